@@ -1,0 +1,57 @@
+"""rules/identity.yaml: identifiers and their namespaces, and how records are matched."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from profile_pipeline.config.model import Name, Rule
+
+
+class Namespace(Rule):
+    """A kind of identifier. `link: true` makes two records that share a value the same person."""
+
+    kind: Literal["person", "device", "cookie"] = "person"
+    type: Literal["email", "phone", "id", "id_any_case"] = Field(
+        default="id_any_case", description="how values are normalised before they become keys"
+    )
+    link: bool = Field(default=True, description="a shared value links records by itself")
+    priority: int = Field(default=100, ge=0, description="lower decides whom an event belongs to")
+    unique: int | None = Field(default=None, ge=1, description="at most so many values a profile")
+    description: str = ""
+    blocked: list[str] = Field(default=[], description="values that identify nobody")
+
+
+class Matching(Rule):
+    """Probabilistic matching: everything has a default derived from the semantic types."""
+
+    enabled: bool = True
+    target_precision: float = Field(default=0.95, gt=0.5, lt=1)
+    threshold: float | None = Field(
+        default=None, description="match weight (log2 Bayes factor) above which a pair is a link"
+    )
+    floor: float = Field(default=-10, description="pairs below this match weight are not kept")
+    max_block: int = Field(default=200, ge=2, description="records a blocking key may hold")
+    max_training_pairs: int = Field(default=1_000_000, ge=10_000)
+    settings: dict[str, Any] = Field(
+        default={}, description="plain Splink settings that replace the derived ones, key by key"
+    )
+
+
+class Clustering(Rule):
+    """Limits on what may be published as one person."""
+
+    max_cluster_size: int = Field(default=100, ge=2)
+    generic_limit: int = Field(
+        default=20, ge=2, description="disagreeing people behind one value before it is set aside"
+    )
+
+
+class IdentityRules(Rule):
+    """The whole of rules/identity.yaml."""
+
+    namespaces: dict[Name, Namespace] = {}
+    matching: Matching = Matching()
+    clustering: Clustering = Clustering()
+    session_gap_minutes: int = Field(
+        default=30, ge=0, description="reach of a login over the anonymous events around it"
+    )

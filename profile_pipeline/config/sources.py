@@ -1,0 +1,135 @@
+"""rules/sources.yaml: what is delivered, and how its columns become profile fields and identifiers."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from profile_pipeline.config.model import Expression, Name, Rule
+
+SemanticType = Literal[
+    "given_name", "middle_name", "family_name", "full_name", "birth_date", "gender",
+    "email", "phone", "street_address", "house_number", "city", "postcode", "region", "country",
+    "national_id", "id", "category", "text", "number", "integer", "boolean", "date", "timestamp",
+    "consent", "list",
+]  # fmt: skip
+
+
+class Attribute(Rule):
+    """A profile field."""
+
+    type: SemanticType
+    description: str = ""
+    personal: bool = True
+    placeholders: list[str] = Field(
+        default=[], description="further values that mean 'missing' in this field"
+    )
+    earliest: int = Field(default=1000, description="first believable year of a birth date or date")
+    match: bool | None = Field(
+        default=None, description="false: never used to match records; default: by its type"
+    )
+
+
+class FileFormat(Rule):
+    """How the bytes of a source's files are read; nothing is sniffed at run time."""
+
+    type: Literal["csv", "jsonl", "parquet"]
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    quote: str = Field(default='"', min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    header: bool = True
+    max_line_bytes: int = Field(default=1_000_000, gt=0)
+    max_decompressed_bytes: int = Field(default=50_000_000_000, gt=0)
+    max_ratio: int = Field(default=200, gt=0, description="decompressed bytes per compressed byte")
+
+
+class Clock(Rule):
+    """Where a row's business time comes from."""
+
+    value: Expression
+    formats: list[str] = Field(default=["iso"], min_length=1)
+    zone: str = Field(default="UTC", description="IANA zone of times without an offset")
+
+
+class Mapping(Rule):
+    """One field of one source: its value, and when it is explicitly cleared."""
+
+    value: Expression
+    cleared: Expression | None = None
+
+
+class Event(Rule):
+    """What makes a row of an event source an event."""
+
+    id: Expression
+    type: Expression = "'event'"
+    channel: Expression | None = None
+
+
+class Guards(Rule):
+    """Limits that stop a bad delivery before it reaches the profiles."""
+
+    max_error_share: float = Field(default=0.05, ge=0, le=1)
+    min_volume_share: float = Field(
+        default=0.1, ge=0, description="a delivery smaller than this share of the last one is held"
+    )
+    min_rows: int = Field(default=0, ge=0, description="rows a project needs of this source")
+    max_drift: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="change in the filled share of a field that is reported",
+    )
+
+
+class Source(Rule):
+    """A feed. `record`: state of a person, by key. `event`: something that happened, with a time."""
+
+    description: str = ""
+    owner: str = ""
+    kind: Literal["record", "event"]
+    files: str = Field(min_length=1, description="name pattern of the deliveries, for example crm_*.csv*")
+    format: FileFormat
+    columns: list[str] = Field(min_length=1, description="the contract: every column that is delivered")
+    optional_columns: list[str] = Field(default=[], description="columns that may be absent")
+    where: Expression | None = Field(default=None, description="only these rows belong to the source")
+    key: Expression | None = Field(default=None, description="names the record that a row is about")
+    write: Literal["replace", "patch"] = "replace"
+    delivery: Literal["changes", "full"] = Field(
+        default="changes", description="full: a record absent from the newest delivery is deleted"
+    )
+    delete_when: Expression | None = None
+    time: Clock | None = None
+    dates: list[str] = Field(default=["iso"], description="the date formats that occur, nothing else")
+    country: str = Field(default="", pattern=r"^([A-Z]{2})?$", description="region of national numbers")
+    clear_value: str | None = Field(default=None, description="a text that clears a field")
+    event: Event | None = None
+    attributes: dict[Name, Mapping | Expression] = {}
+    identifiers: dict[Name, Expression] = {}
+    one_per_person: bool = Field(default=False, description="holds at most one record a person")
+    matching: bool = Field(default=True, description="its records take part in probabilistic matching")
+    survivorship: bool = Field(default=True, description="its values may win a field")
+    guards: Guards = Guards()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Source":
+        if self.kind == "record" and not self.key:
+            raise ValueError("a record source needs `key:`, the expression that names a record")
+        if self.kind == "event" and not (self.event and self.time):
+            raise ValueError("an event source needs `event: {id: ...}` and `time:`")
+        if self.kind == "event" and self.attributes and not self.key:
+            raise ValueError("an event source with attributes needs `key:`, the customer they describe")
+        if not (self.key or self.identifiers):
+            raise ValueError("without `identifiers:` nobody can be found behind these events")
+        return self
+
+    def mapping(self, field: str) -> Mapping:
+        """The mapping of a field in its long form."""
+        found = self.attributes[field]
+        return found if isinstance(found, Mapping) else Mapping(value=found)
+
+
+class SourceRules(Rule):
+    """The whole of rules/sources.yaml."""
+
+    attributes: dict[Name, Attribute]
+    sources: dict[Name, Source] = {}

@@ -1,0 +1,132 @@
+"""The analyst's contract: which tables are published, their grain, and a description for every column."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config, read_yaml
+from profile_pipeline.profile_ids import final_redirects_query
+from profile_pipeline.profiles.unified import table_of
+from profile_pipeline.warehouse import rows
+
+DESCRIPTIONS = Path(__file__).parent / "dictionary.yaml"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table: its query over the warehouse, grain and stable order."""
+
+    name: str
+    query: str
+    grain: str
+    order: str
+    described_as: str
+
+
+QUERIES = {
+    "profile_identifiers": "select * from profiles.identifiers",
+    "profile_events": "select * from profiles.events",
+    "profile_lineage": "select * from profiles.lineage",
+    "profile_history": "select e.*, r.as_of from identity.profile_events e join identity.revisions r using (revision)",
+    "profile_redirects": final_redirects_query(),
+    "source_records": "select c.record_key, c.source, c.source_key, m.profile_id, c.observed_at, c.clock,"
+    " c.ingested_at, c.batch, f.name as file, c._line as line from records.current c join identity.membership m"
+    " on m.record_key = c.record_key and m.to_revision is null join raw.files f on f.file_id = c._file",
+    "links": "select left_key, right_key, type, namespace, match_weight, match_probability, evidence"
+    " from identity.edges where accepted",
+    "audience_membership": "select * from audiences.membership",
+    "metrics_row_fates": "select * from metrics.row_fates",
+    "metrics_profiles": "select * from metrics.profiles",
+    "metrics_fields": "select * from metrics.fields",
+    "metrics_audiences": "select * from metrics.audiences",
+    "quarantine_summary": "select source, batch, stage, reason, count(*) as row_count from ("
+    "select source, batch, stage, unnest(reasons) as reason from records.quarantine) group by all",
+}
+
+
+@cache
+def _descriptions() -> dict[str, Any]:
+    return read_yaml(DESCRIPTIONS)
+
+
+def published_tables(con: DuckDBPyConnection, config: Config) -> list[Table]:
+    """The tables of a generation, the default policy's profiles first."""
+    names = {config.profiles.default: "profiles"}
+    names |= {p: f"profiles_{p}" for p in config.profiles.policies if p != config.profiles.default}
+    profiles = [_table(n, f"select * from {table_of(config, p)}", "profiles") for p, n in names.items()]
+    others = [_table(name, query, name) for name, query in QUERIES.items()]
+    return [*profiles, *others, _table("audiences", _audiences_query(config), "audiences")]
+
+
+def _table(name: str, query: str, described_as: str) -> Table:
+    entry = _descriptions()[described_as]
+    return Table(name, query, entry["grain"], entry["order"], described_as)
+
+
+def _audiences_query(config: Config) -> str:
+    from profile_pipeline.warehouse import literal
+
+    entries = [
+        f"({literal(name)}, {literal(a.description)}, {literal(a.where)}, {literal(a.consent or '')})"
+        for name, a in config.audiences.audiences.items()
+    ]
+    head = "select * from (values {}) t(audience, description, condition, consent)"
+    return head.format(", ".join(entries)) if entries else head.format("('', '', '', '')") + " where false"
+
+
+def describe(con: DuckDBPyConnection, config: Config, tables: list[Table]) -> list[dict[str, Any]]:
+    """The dictionary: every published table with its columns, types and descriptions, from the real tables."""
+    return [
+        {
+            "name": table.name,
+            "description": _descriptions()[table.described_as]["description"],
+            "grain": table.grain,
+            "columns": [
+                {
+                    "name": name,
+                    "type": kind,
+                    "description": column_description(config, table.described_as, name),
+                    "personal": is_personal(config, table.described_as, name),
+                }
+                for name, kind, *_ in rows(con, f"describe {table.query}")
+            ],
+        }
+        for table in tables
+    ]
+
+
+def column_description(config: Config, table: str, column: str) -> str:
+    """What a column means; profile fields take theirs from sources.yaml."""
+    known = _descriptions().get(table, {}).get("columns", {})
+    if column in known:
+        return known[column]
+    attribute = config.attributes.get(column)
+    if attribute and table == "profiles":
+        return attribute.description or f"{column.replace('_', ' ').capitalize()} ({attribute.type})."
+    return _descriptions()["common"].get(column, "")
+
+
+def is_personal(config: Config, table: str, column: str) -> bool:
+    """Whether a column can hold values that name or describe a person."""
+    attribute = config.attributes.get(column)
+    return bool(attribute and attribute.personal and table == "profiles") or column in {
+        "value", "raw_values", "payload", "identifiers", "identity_map", "left_key", "right_key", "record_key",
+        "source_key",
+    }  # fmt: skip
+
+
+def as_markdown(described: list[dict[str, Any]]) -> str:
+    """The dictionary as a page."""
+    parts = ["# Published tables\n"]
+    for table in described:
+        parts.append(f"## {table['name']}\n\n{table['description']} Grain: {table['grain']}.\n")
+        parts.append("| column | type | personal | meaning |\n|---|---|---|---|")
+        parts += [
+            f"| {c['name']} | `{c['type']}` | {'yes' if c['personal'] else ''} | {c['description']} |"
+            for c in table["columns"]
+        ]
+        parts.append("")
+    return "\n".join(parts)

@@ -1,0 +1,215 @@
+"""Splink settings derived from the semantic types: one comparison a concept, levels from exact to different.
+
+The m and u given here are only starting points; training replaces them. They also carry projects that are
+too small to train.
+"""
+
+from typing import Any
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.identity.features import match_fields, usable_rules
+
+Level = tuple[str, str, float, float]
+"""Label, SQL condition, m (share of matches at this level), u (share of non-matches)."""
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Splink settings for this project; `matching.settings` of the rules replaces keys."""
+    fields = match_fields(config)
+    found = set(fields) | ({"given", "family"} if "full" in fields else set())
+    derived = {
+        "link_type": "dedupe_only",
+        "unique_id_column_name": "unique_id",
+        "probability_two_random_records_match": 0.0001,
+        "retain_matching_columns": False,
+        "retain_intermediate_calculation_columns": False,
+        "comparisons": _comparisons(found),
+        "blocking_rules_to_generate_predictions": [
+            {"blocking_rule": f"l.block_{rule.name} = r.block_{rule.name}", "sql_dialect": "duckdb"}
+            for rule in usable_rules(set(fields))
+        ],
+    }
+    return {**derived, **config.identity.matching.settings}
+
+
+def _comparisons(found: set[str]) -> list[dict[str, Any]]:
+    built = []
+    if "given" in found:
+        built.append(_comparison("given", "given", _given_levels(), tf="given"))
+    if "middle" in found:
+        built.append(_comparison("middle", "middle", _middle_levels()))
+    if "family" in found:
+        built.append(_comparison("family", "family", _family_levels(), tf="family"))
+    if "birth_date" in found:
+        built.append(_comparison("birth_date", "birth_date", _date_levels()))
+    if "email" in found:
+        built.append(_comparison("email", "email", _email_levels(), tf="email"))
+    if "phone" in found:
+        built.append(_comparison("phone", "phone", _phone_levels(), tf="phone"))
+    if found & {"street", "postcode", "city"}:
+        built.append(_address_comparison(found))
+    if "national_id" in found:
+        built.append(_comparison("national_id", "national_id", _id_levels()))
+    if "gender" in found:
+        built.append(_comparison("gender", "gender", [("same", "gender_l = gender_r", 0.98, 0.5)]))
+    for name in sorted(name for name in found if name.startswith("x_")):
+        built.append(_comparison(name, name, _text_levels(name), tf=name))
+    return built
+
+
+def _comparison(
+    name: str, column: str, levels: list[Level], tf: str = "", missing: str = ""
+) -> dict[str, Any]:
+    missing = missing or f"{column}_l is null or {column}_r is null"
+    built: list[dict[str, Any]] = [
+        {"sql_condition": missing, "label_for_charts": "missing", "is_null_level": True}
+    ]
+    rest_m, rest_u = 1.0, 1.0
+    for position, (label, condition, m, u) in enumerate(levels):
+        rest_m, rest_u = rest_m - m, rest_u - u
+        level = {
+            "sql_condition": condition,
+            "label_for_charts": label,
+            "m_probability": m,
+            "u_probability": u,
+        }
+        if tf and position == 0:
+            level |= {"tf_adjustment_column": tf, "tf_adjustment_weight": 1.0}
+        built.append(level)
+    built.append(
+        {
+            "sql_condition": "ELSE", "label_for_charts": "different",
+            "m_probability": max(rest_m, 0.001), "u_probability": max(rest_u, 0.001),
+        }
+    )  # fmt: skip
+    return {"output_column_name": name, "comparison_levels": built}
+
+
+def _one_edit(column: str) -> str:
+    # Damerau-Levenshtein is the dearest function here: called only where Levenshtein says it can matter
+    left, right = f"{column}_l", f"{column}_r"
+    return f"levenshtein({left}, {right}) <= 2 and damerau_levenshtein({left}, {right}) <= 1"
+
+
+def _given_levels() -> list[Level]:
+    return [
+        ("same", "given_l = given_r", 0.7, 0.01),
+        ("nickname", "list_has_any(formal_names_l, formal_names_r)", 0.06, 0.003),
+        ("one edit", f"length(given_l) > 2 and length(given_r) > 2 and {_one_edit('given')}", 0.08, 0.004),
+        (
+            "part of the other",
+            "list_has_any(string_split(given_l, ' '), string_split(given_r, ' '))",
+            0.03,
+            0.003,
+        ),
+        (
+            "initial",
+            "least(length(given_l), length(given_r)) = 1 and left(given_l, 1) = left(given_r, 1)",
+            0.02,
+            0.005,
+        ),
+        ("swapped with family name", "given_l = family_r or family_l = given_r", 0.02, 0.0005),
+        ("similar", "jaro_winkler_similarity(given_l, given_r) >= 0.88", 0.03, 0.02),
+    ]
+
+
+def _middle_levels() -> list[Level]:
+    return [
+        ("same", "middle_l = middle_r", 0.7, 0.02),
+        ("initial", "left(middle_l, 1) = left(middle_r, 1)", 0.2, 0.08),
+    ]
+
+
+def _family_levels() -> list[Level]:
+    return [
+        ("same", "family_l = family_r", 0.75, 0.003),
+        ("one edit", f"length(family_l) > 2 and length(family_r) > 2 and {_one_edit('family')}", 0.1, 0.001),
+        (
+            "part of the other",
+            "list_has_any(string_split(family_l, ' '), string_split(family_r, ' '))",
+            0.03,
+            0.001,
+        ),
+        ("swapped with given name", "given_l = family_r or family_l = given_r", 0.02, 0.0005),
+        ("similar", "jaro_winkler_similarity(family_l, family_r) >= 0.88", 0.03, 0.006),
+    ]
+
+
+def _date_levels() -> list[Level]:
+    left, right = "birth_date_l", "birth_date_r"
+    swapped = (
+        f"left({left}, 4) = left({right}, 4) and substr({left}, 6, 2) = substr({right}, 9, 2)"
+        f" and substr({left}, 9, 2) = substr({right}, 6, 2)"
+    )
+    return [
+        ("same", f"{left} = {right}", 0.85, 0.0003),
+        ("less precise", f"starts_with({left}, {right}) or starts_with({right}, {left})", 0.01, 0.002),
+        ("one edit", f"length({left}) = length({right}) and {_one_edit('birth_date')}", 0.06, 0.002),
+        ("day and month swapped", swapped, 0.01, 0.0005),
+        (
+            "same month and day",
+            f"length({left}) = 10 and substr({left}, 6) = substr({right}, 6)",
+            0.02,
+            0.003,
+        ),
+        ("two edits", f"levenshtein({left}, {right}) <= 2", 0.02, 0.03),
+        ("same year", f"left({left}, 4) = left({right}, 4)", 0.01, 0.02),
+    ]
+
+
+def _email_levels() -> list[Level]:
+    local_l, local_r = "split_part(email_l, '@', 1)", "split_part(email_r, '@', 1)"
+    return [
+        ("same", "email_l = email_r", 0.6, 0.00002),
+        ("one edit", _one_edit("email"), 0.05, 0.00002),
+        ("same local part", f"{local_l} = {local_r}", 0.1, 0.0001),
+        ("similar local part", f"jaro_winkler_similarity({local_l}, {local_r}) >= 0.9", 0.05, 0.001),
+    ]
+
+
+def _phone_levels() -> list[Level]:
+    return [
+        ("same", "phone_l = phone_r", 0.6, 0.00003),
+        ("one edit", "levenshtein(phone_l, phone_r) <= 1", 0.03, 0.00005),
+    ]
+
+
+def _id_levels() -> list[Level]:
+    return [
+        ("same", "national_id_l = national_id_r", 0.9, 0.00001),
+        ("one edit", _one_edit("national_id"), 0.06, 0.0001),
+        ("two edits", "levenshtein(national_id_l, national_id_r) <= 2", 0.02, 0.002),
+    ]
+
+
+def _text_levels(name: str) -> list[Level]:
+    return [
+        ("same", f"{name}_l = {name}_r", 0.8, 0.05),
+        ("similar", f"jaro_winkler_similarity({name}_l, {name}_r) >= 0.9", 0.1, 0.02),
+    ]
+
+
+def _address_comparison(found: set[str]) -> dict[str, Any]:
+    """One comparison for the whole address: three separate ones would count a household three times."""
+    same = {part: f"{part}_l = {part}_r" for part in ("street", "postcode", "city") if part in found}
+    near = {
+        "street": "jaro_winkler_similarity(street_l, street_r) >= 0.9",
+        "postcode": "levenshtein(postcode_l, postcode_r) <= 1",
+    }
+    levels: list[Level] = []
+    if {"street", "postcode"} <= found:
+        levels += [
+            ("same street and postcode", f"{same['street']} and {same['postcode']}", 0.5, 0.0001),
+            ("similar street, same postcode", f"{near['street']} and {same['postcode']}", 0.1, 0.0001),
+            ("same street, similar postcode", f"{same['street']} and {near['postcode']}", 0.05, 0.0001),
+        ]
+    if "street" in found:
+        levels.append(("same street", same["street"], 0.1, 0.0005))
+        levels.append(("similar street", near["street"], 0.05, 0.002))
+    if "postcode" in found:
+        levels.append(("same postcode", same["postcode"], 0.1, 0.001))
+        levels.append(("similar postcode", near["postcode"], 0.03, 0.005))
+    if "city" in found:
+        levels.append(("same city", same["city"], 0.05, 0.03))
+    missing = " and ".join(f"({part}_l is null or {part}_r is null)" for part in sorted(same))
+    return _comparison("address", "", levels, missing=missing)

@@ -1,0 +1,81 @@
+"""The unified profile: one row a profile and policy, the winning values in typed columns."""
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Attribute
+from profile_pipeline.profile_ids import MEMBERS
+from profile_pipeline.records.normalise import value_type
+from profile_pipeline.warehouse import (
+    built,
+    fingerprint,
+    literal,
+    mark_built,
+    replace_table,
+    transaction,
+    upstream,
+)
+
+FACTS = """
+    with members as ({members}), facts as (
+        select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
+            count(*) filter (n.kind = 'record') as record_count,
+            list_sort(list(distinct n.source) filter (n.kind = 'record')) as sources,
+            min(r.observed_at) as first_observed_at, max(r.observed_at) as last_observed_at,
+            bool_or(c.flagged) as flagged
+        from members m join identity.nodes n using (record_key) join identity.clusters c using (record_key)
+        left join records.current r using (record_key) group by m.profile_id
+    ), activity as (
+        select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
+        from profiles.events where profile_id is not null group by profile_id
+    ), identities as (
+        select profile_id, map_from_entries(list(struct_pack(k := namespace, v := vs) order by namespace))
+            as identity_map
+        from (select profile_id, namespace, list(value order by value) as vs from profiles.identifiers group by all)
+        group by profile_id
+    )
+"""
+
+
+def table_of(config: Config, policy: str) -> str:
+    """The table of a policy: profiles.unified for the default one, profiles.unified_<policy> for others."""
+    return "profiles.unified" if policy == config.profiles.default else f"profiles.unified_{policy}"
+
+
+def build_unified(con: DuckDBPyConnection, config: Config) -> None:
+    """Write the profile table of every policy when lineage, identifiers or events changed."""
+    mark = fingerprint(
+        upstream(con, ["profiles.lineage", "profiles.identifiers", "profiles.events"]),
+        config.profiles.default,
+    )
+    if built(con, "profiles.unified") == mark:
+        return
+    with transaction(con):
+        for policy in config.profiles.policies:
+            replace_table(con, table_of(config, policy), unified_query(config, policy))
+        mark_built(con, "profiles.unified", mark)
+
+
+def unified_query(config: Config, policy: str) -> str:
+    """Grain: one row an active profile, whether or not any record offers a value."""
+    version = config.profiles.policies[policy].version
+    values = "".join(f", {_winner(field, attribute)}" for field, attribute in config.attributes.items())
+    fields = "".join(f", {field}" for field in config.attributes)
+    return f"""{FACTS.format(members=MEMBERS)}, winners as (
+            select profile_id{values} from profiles.lineage
+            where policy = {literal(policy)} and won group by profile_id
+        )
+        select profile_id, kind, record_count, sources{fields}, identity_map, coalesce(event_count, 0) as event_count,
+            last_event_at, first_observed_at, last_observed_at, flagged, {literal(policy)} as policy,
+            {version} as policy_version
+        from facts left join winners using (profile_id) left join identities using (profile_id)
+            left join activity using (profile_id)"""
+
+
+def _winner(field: str, attribute: Attribute) -> str:
+    value = f"any_value(value) filter (field = '{field}' and value is not null)"
+    kind = value_type(attribute)
+    if kind == "text":
+        return f"{value} as {field}"
+    cast = f"cast(cast({value} as json) as text[])" if kind == "text[]" else f"try_cast({value} as {kind})"
+    return f"{cast} as {field}"

@@ -1,0 +1,140 @@
+"""Great Expectations in, plain outcomes out. Nothing else in the project imports it, so it stays replaceable.
+
+Frames hold only the columns a suite names; results carry positions, never values.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.expectations import Expectation
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Source
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.records.normalise import readable_query
+from profile_pipeline.warehouse import columns_of, quote, rows
+
+if TYPE_CHECKING:
+    from great_expectations.data_context import EphemeralDataContext
+
+RESULT_FORMAT = {
+    "result_format": "COMPLETE",
+    "return_unexpected_index_query": False,
+    "exclude_unexpected_values": True,
+    "partial_unexpected_count": 0,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one expectation found; `positions` are row positions of failures, for row-level ones."""
+
+    name: str
+    severity: str
+    success: bool
+    evaluated: int
+    failed: int
+    positions: list[int] = field(default_factory=list, repr=False)
+    notes: str = ""
+
+
+def derived_expectations(config: Config, source: Source) -> list[Expectation]:
+    """The expectations that follow from a source's declaration: keys, times, readable typed values."""
+    found = []
+    if source.kind == "record":
+        found.append(_flag("key_present", "error", "every row names its record"))
+    if source.event:
+        found.append(_flag("event_id_present", "error", "every event has an id"))
+        found.append(_flag("event_time_readable", "error", "every event has a time in a declared format"))
+    elif source.time:
+        found.append(_flag("time_readable", "warning", "the row's own time is in a declared format"))
+    found += [
+        _flag(f"{name}_readable", "warning", f"a filled {name} can be read as its type")
+        for name in source.attributes
+        if readable_query(config.attributes[name], source, "x", "y")
+    ]
+    return found
+
+
+def _flag(name: str, severity: str, notes: str) -> Expectation:
+    return Expectation(
+        name=name,
+        type="expect_column_values_to_be_in_set",
+        kwargs={"column": f"ok__{name}", "value_set": [True]},
+        severity=severity,  # ty: ignore[invalid-argument-type]
+        notes=notes,
+    )
+
+
+def validate(
+    con: DuckDBPyConnection, table: str, suite: Sequence[Expectation], order: str = ""
+) -> list[Outcome]:
+    """Run expectations on a table; raises PipelineError for a column or type that does not exist."""
+    if not suite:
+        return []
+    frame = con.sql(_frame_query(con, table, suite, order)).df()
+    batch = _context_batch(frame)
+    return [_outcome(batch, len(frame), item) for item in suite]
+
+
+def _frame_query(con: DuckDBPyConnection, table: str, suite: Sequence[Expectation], order: str) -> str:
+    columns = columns_of(con, table)
+    named = dict.fromkeys(name for item in suite for name in _columns_named(item))
+    unknown = [name for name in named if name not in columns]
+    if unknown:
+        raise PipelineError(
+            f"expectations for {table}: unknown column {', '.join(unknown)}; it has {', '.join(columns)}"
+        )
+    listed = ", ".join(quote(name) for name in named) or "1 as one"
+    return f"select {listed} from {table}" + (f" order by {order}" if order else "")
+
+
+def _columns_named(item: Expectation) -> list[str]:
+    single = [v for k, v in item.kwargs.items() if k in {"column", "column_A", "column_B"}]
+    return [*single, *item.kwargs.get("column_list", [])]
+
+
+@functools.cache
+def _context() -> "EphemeralDataContext":
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    return context
+
+
+def _context_batch(frame: Any) -> Any:  # noqa: ANN401  Great Expectations has no public name for it
+    return _context().data_sources.pandas_default.read_dataframe(frame)
+
+
+def _outcome(batch: Any, row_count: int, item: Expectation) -> Outcome:  # noqa: ANN401
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    try:
+        expectation = get_expectation_impl(item.type)(**item.kwargs)
+        result = batch.validate(expectation, result_format=RESULT_FORMAT)
+    except Exception as error:  # any failure inside the library must not quote data
+        raise PipelineError(
+            f"expectation {item.label} cannot run: {type(error).__name__}; check its kwargs"
+        ) from None
+    found = result.result or {}
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        raise PipelineError(f"expectation {item.label} cannot run on this column; check its type and kwargs")
+    positions = [int(p) for p in found.get("unexpected_index_list") or []]
+    failed = int(found.get("unexpected_count") or (0 if result.success else row_count or 1))
+    return Outcome(item.label, item.severity, bool(result.success), row_count, failed, positions, item.notes)
+
+
+def filled_shares(con: DuckDBPyConnection, table: str, columns: list[str], where: str) -> dict[str, float]:
+    """Share of rows in which each column has a value, 0 to 1."""
+    if not columns:
+        return {}
+    listed = ", ".join(f"count({quote(c)}) / greatest(count(*), 1)" for c in columns)
+    [values] = rows(con, f"select {listed} from {table} where {where}")
+    return dict(zip(columns, values, strict=True))

@@ -1,0 +1,203 @@
+"""The file ledger: every delivered file once, with its hash, and the batch that brought it.
+
+States of a file: found (seen, not yet read), loaded, duplicate (same bytes under another name), refused
+(could not be read, with the reason), reverted (its rows no longer count).
+"""
+
+import fnmatch
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.project import Project
+from profile_pipeline.warehouse import fingerprint, literal, mark_built, rows, scalar, transaction
+
+IGNORED_SUFFIXES = (".part", ".tmp", ".crdownload", ".sha256")
+TABLES = """
+create sequence if not exists raw.file_ids;
+create table if not exists raw.batches (batch integer primary key, as_of timestamptz not null,
+    volume_accepted boolean not null default false);
+create table if not exists raw.files (
+    file_id integer primary key, source text not null, name text not null, sha256 text not null,
+    size_bytes bigint not null, modified_ns bigint not null, batch integer not null, state text not null,
+    reason text, row_count bigint not null default 0, rejected_count bigint not null default 0,
+    notes text[] not null default [], read_as text);
+create table if not exists raw.rejects (
+    file_id integer not null, line bigint not null, reason text not null, content text);
+"""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A file in a delivery folder that matches the pattern of a source."""
+
+    source: str
+    name: str
+    path: Path
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look at the delivery folders found; problems and strangers are for the user's eyes."""
+
+    new: int
+    conflicts: list[str]
+    unclaimed: list[str]
+
+
+def create_tables(con: DuckDBPyConnection) -> None:
+    """The ledger's own tables, if they are not there yet."""
+    con.execute(TABLES)
+
+
+def delivered_files(project: Project) -> Iterator[tuple[str, Path]]:
+    """Files in the delivery folders as (name relative to the data folder, path), sorted by name."""
+    for folder in project.deliveries:
+        for path in sorted(folder.rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.is_file() and not hidden and not path.name.endswith(IGNORED_SUFFIXES):
+                yield path.relative_to(project.data).as_posix(), path
+
+
+def deliveries(config: Config, project: Project) -> tuple[list[Delivery], list[str]]:
+    """Deliveries of all sources, and the names of files that no source claims."""
+    found, unclaimed = [], []
+    for name, path in delivered_files(project):
+        claims = [source for source, rule in config.sources.items() if fnmatch.fnmatch(path.name, rule.files)]
+        status = path.stat()
+        found += [Delivery(source, name, path, status.st_size, status.st_mtime_ns) for source in claims]
+        if not claims:
+            unclaimed.append(name)
+    return found, unclaimed
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scan(con: DuckDBPyConnection, config: Config, project: Project, as_of: datetime) -> Scan:
+    """Enter new deliveries into the ledger as one batch; atomic, and harmless to repeat."""
+    create_tables(con)
+    found, unclaimed = deliveries(config, project)
+    conflicts: list[str] = []
+    with transaction(con):
+        new = [item for item in found if _is_new(con, config, item, conflicts)]
+        if new:
+            _enter(con, new, as_of)
+        mark_built(
+            con,
+            "raw.files",
+            fingerprint(rows(con, "select * exclude (modified_ns) from raw.files order by 1")),
+        )
+    return Scan(len(new), conflicts, unclaimed)
+
+
+def _is_new(con: DuckDBPyConnection, config: Config, item: Delivery, conflicts: list[str]) -> bool:
+    known = rows(
+        con,
+        "select file_id, sha256, size_bytes, modified_ns, state, read_as from raw.files where source = ? and name = ?",
+        [item.source, item.name],
+    )
+    if not known:
+        return True
+    file_id, sha256, size, modified, state, read_as = known[0]
+    if (size, modified) != (item.size_bytes, item.modified_ns):
+        if sha256_of(item.path) != sha256 and state != "refused":
+            conflicts.append(
+                f"{item.name}: same name as an earlier delivery but other content; deliver it under a new name"
+            )
+            return False
+        if state != "refused":
+            con.execute("update raw.files set modified_ns = ? where file_id = ?", [item.modified_ns, file_id])
+            return False
+    elif state != "refused" or read_as == reading_rules(config, item.source):
+        return False
+    _forget(con, file_id)
+    return True
+
+
+def _forget(con: DuckDBPyConnection, file_id: int) -> None:
+    """A refused file that was mended, or whose reading rules changed, is tried afresh."""
+    con.execute("delete from raw.rejects where file_id = ?", [file_id])
+    con.execute("delete from raw.files where file_id = ?", [file_id])
+
+
+def _enter(con: DuckDBPyConnection, new: list[Delivery], as_of: datetime) -> None:
+    batch = (scalar(con, "select max(batch) from raw.batches") or 0) + 1
+    con.execute("insert into raw.batches (batch, as_of) values (?, ?)", [batch, as_of])
+    for item in new:
+        sha256 = sha256_of(item.path)
+        twin = scalar(
+            con,
+            "select name from raw.files where source = ? and sha256 = ? and state in ('found', 'loaded')",
+            [item.source, sha256],
+        )
+        con.execute(
+            "insert into raw.files (file_id, source, name, sha256, size_bytes, modified_ns, batch, state, reason)"
+            " values (nextval('raw.file_ids'), ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                item.source, item.name, sha256, item.size_bytes, item.modified_ns, batch,
+                "duplicate" if twin else "found",
+                f"same content as {twin}" if twin else None,
+            ],
+        )  # fmt: skip
+
+
+def reading_rules(config: Config, source: str) -> str:
+    """A fingerprint of what decides how a file is read; a refused file is retried when it changes."""
+    rule = config.sources[source]
+    return fingerprint(rule.format.model_dump(), rule.columns, rule.optional_columns)
+
+
+def pending(con: DuckDBPyConnection, source: str) -> list[tuple[int, str, str]]:
+    """Files of a source that are entered but not yet read: (file_id, name, sha256), oldest first."""
+    return rows(
+        con,
+        "select file_id, name, sha256 from raw.files where source = ? and state = 'found' order by file_id",
+        [source],
+    )
+
+
+def as_of(con: DuckDBPyConnection) -> datetime | None:
+    """The time the newest batch was taken in: the clock of every derived table, None before the first."""
+    return scalar(con, "select max(as_of) from raw.batches")
+
+
+def batch_states(con: DuckDBPyConnection) -> list[tuple[int, datetime, int, int, int]]:
+    """(batch, as-of time, files, rows, reverted files), newest first."""
+    return rows(
+        con,
+        "select batch, any_value(as_of), count(*), sum(row_count), count_if(state = 'reverted')"
+        " from raw.batches join raw.files using (batch) group by batch order by batch desc",
+    )
+
+
+def revert(con: DuckDBPyConnection, batch: int) -> int:
+    """Take a batch's files out of everything derived; the raw rows stay. Returns the number of files."""
+    with transaction(con):
+        changed = rows(
+            con,
+            "update raw.files set state = 'reverted' where batch = ? and state in ('loaded', 'found')",
+            [batch],
+        )
+    return changed[0][0]
+
+
+def source_fingerprint(con: DuckDBPyConnection, source: str) -> str:
+    """Changes whenever the set of loaded files of a source does."""
+    return fingerprint(
+        rows(
+            con,
+            f"select file_id, sha256, row_count from raw.files where source = {literal(source)}"
+            " and state = 'loaded' order by 1",
+        )
+    )

@@ -1,0 +1,131 @@
+"""Bytes of a delivered file as text lines: hashed, decompressed under a cap, decoded as declared."""
+
+import codecs
+import gzip
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from profile_pipeline.config.sources import FileFormat
+from profile_pipeline.errors import PipelineError
+
+CHUNK = 1 << 20
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class FileRefused(PipelineError):  # noqa: N818  a state of the ledger, named by its word
+    """A file cannot be read as declared; the reason says what to change."""
+
+
+class HashedFile(io.RawIOBase):
+    """A file that hashes the bytes it hands out, so that what was read is what the ledger names."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # ty: ignore[invalid-method-override]
+        """Fill the buffer from the file."""
+        data = self._file.read(len(buffer))
+        self._digest.update(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+    def hexdigest(self) -> str:
+        """SHA-256 of the whole file; reads what a reader left unread."""
+        while chunk := self._file.read(CHUNK):
+            self._digest.update(chunk)
+        return self._digest.hexdigest()
+
+
+class Capped(io.RawIOBase):
+    """A decompressed stream that refuses to grow beyond a size or a ratio."""
+
+    def __init__(self, stream: BinaryIO, compressed_bytes: int, rule: FileFormat) -> None:
+        self._stream = stream
+        self._limit = min(rule.max_decompressed_bytes, max(compressed_bytes, 10_000) * rule.max_ratio)
+        self._seen = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # ty: ignore[invalid-method-override]
+        """Fill the buffer; raises FileRefused once the cap is passed."""
+        data = self._stream.read(len(buffer))
+        self._seen += len(data)
+        if self._seen > self._limit:
+            raise FileRefused(
+                f"decompresses to more than {self._limit:,} bytes; raise max_decompressed_bytes or max_ratio"
+                " if this is expected"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def verified(path: Path, sha256: str) -> Iterator[HashedFile]:
+    """The bytes of a delivered file; raises FileRefused when they are not those the ledger hashed."""
+    check_sidecar(path, sha256)
+    with HashedFile(path) as file:
+        yield file
+        if file.hexdigest() != sha256:
+            raise FileRefused("changed while it was read; deliver files under a temporary name, then rename")
+
+
+def check_sidecar(path: Path, sha256: str) -> None:
+    """A `<file>.sha256` beside a delivery, as sha256sum writes it, must agree with the bytes."""
+    sidecar = path.with_name(path.name + ".sha256")
+    if sidecar.exists() and sidecar.read_text(encoding="utf-8").split()[:1] != [sha256]:
+        raise FileRefused(f"does not match {sidecar.name}: damaged on the way; deliver it again")
+
+
+def decompressed(file: HashedFile, path: Path, rule: FileFormat) -> BinaryIO:
+    """The stream behind .gz and .zst names, capped; any other name as it is."""
+    size = path.stat().st_size
+    if path.suffix == ".gz":
+        inner: BinaryIO = gzip.GzipFile(fileobj=io.BufferedReader(file, CHUNK))  # ty: ignore[invalid-assignment]
+    elif path.suffix in {".zst", ".zstd"}:
+        import pyarrow as pa
+
+        inner = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")  # ty: ignore[invalid-assignment]
+    else:
+        return io.BufferedReader(file, CHUNK)  # ty: ignore[invalid-return-type]
+    return io.BufferedReader(Capped(inner, size, rule), CHUNK)  # ty: ignore[invalid-return-type]
+
+
+def text_lines(stream: BinaryIO, rule: FileFormat, newline: str) -> io.TextIOWrapper:
+    """The stream as text; bytes that do not fit the encoding become lone surrogates, seen by `is_text`."""
+    head = stream.peek(4)[:4]  # ty: ignore[unresolved-attribute]
+    encoding = "utf-8-sig" if rule.encoding.lower() in {"utf-8", "utf8"} else rule.encoding
+    if head.startswith(UTF16_MARKS) and "16" not in encoding:
+        raise FileRefused(f"is UTF-16, not {rule.encoding}; set `encoding: utf-16` for the source")
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise FileRefused(f"encoding {rule.encoding} is unknown; use a name such as windows-1252") from None
+    errors = "strict" if "16" in encoding or "32" in encoding else "surrogateescape"
+    return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline)
+
+
+def is_text(line: str) -> bool:
+    """Whether every byte of the line fitted the declared encoding."""
+    if line.isascii():
+        return True
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,200 @@
+"""What holds now: one row a source record, from its accepted versions in the order of their own time.
+
+Order of versions: business time, then (only where a source has no clock of its own) order of delivery, then
+content, so that the result does not depend on how rows were split into files.
+"""
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Source
+from profile_pipeline.records.normalise import value_type
+from profile_pipeline.warehouse import (
+    built,
+    fingerprint,
+    fixed_query,
+    literal,
+    mark_built,
+    quote,
+    replace_table,
+    rows,
+    transaction,
+)
+
+NEWEST = (
+    "observed_at, if(clock = 'source', 0, _file), if(clock = 'source', 0, _line), content_hash, _file, _line"
+)
+FIXED = ("_file", "_line", "batch", "ingested_at", "source_key", "record_key", "observed_at", "clock")
+
+
+def build_current(con: DuckDBPyConnection, config: Config) -> None:
+    """Write records.current and records.identifiers when any source has changed."""
+    sources = list(config.record_sources)
+    mark = fingerprint([built(con, f"records.{name}") for name in config.sources], _attribute_types(config))
+    if built(con, "records.current") == mark:
+        return
+    with transaction(con):
+        con.execute(_empty_current(config))
+        for name in sources:
+            con.execute(f"insert into records.current by name {effective_query(config, name)}")
+        replace_table(con, "records.identifiers", _identifiers_query(config))
+        mark_built(con, "records.current", mark)
+        mark_built(con, "records.identifiers", mark)
+
+
+def _attribute_types(config: Config) -> dict[str, str]:
+    return {field: value_type(attribute) for field, attribute in config.attributes.items()}
+
+
+def _empty_current(config: Config) -> str:
+    fields = "".join(f", {field} {kind}" for field, kind in _attribute_types(config).items())
+    raw = ", ".join(f"{field} text" for field in config.attributes) or "none text"
+    return f"""create or replace table records.current (
+        record_key text not null, source text not null, source_key text not null, observed_at timestamptz,
+        clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text,
+        cleared text[], field_times map(text, timestamptz),
+        identifiers struct(namespace text, value text, raw text)[]{fields}, raw struct({raw}))"""
+
+
+def effective_query(config: Config, name: str) -> str:
+    """The effective state of every record of a source that is not deleted."""
+    source = config.record_sources[name]
+    effective = _patched_query(name, source) if source.write == "patch" else _replaced_query(name)
+    raw = ", ".join(
+        f"{field} := {f'raw.{field}' if field in source.attributes else 'null::text'}"
+        for field in config.attributes
+    )
+    fields = "".join(f", {field}" for field in source.attributes)
+    return f"""select {", ".join(FIXED)}, {literal(name)} as source, content_hash, cleared, field_times,
+        identifiers{fields}, struct_pack({raw or "none := null::text"}) as raw
+        from ({effective}) where not deleted{_still_delivered(name, source)}"""
+
+
+def _versions(name: str) -> str:
+    return f"(select * from records.{name} where reasons is null and source_key is not null)"
+
+
+def _still_delivered(name: str, source: Source) -> str:
+    if source.delivery != "full":
+        return ""
+    return f" and source_key in (select source_key from {_versions(name)} where batch = (select max(batch) from records.{name}))"
+
+
+def _replaced_query(name: str) -> str:
+    return (
+        f"select *, cast(null as map(text, timestamptz)) as field_times from {_versions(name)}"
+        f" qualify row_number() over (partition by source_key order by {_descending(NEWEST)}) = 1"
+    )
+
+
+def _descending(order: str) -> str:
+    parts = order.replace("if(clock = 'source', 0, _file)", "§f").replace(
+        "if(clock = 'source', 0, _line)", "§l"
+    )
+    named = parts.replace(", ", " desc, ") + " desc"
+    return named.replace("§f", "if(clock = 'source', 0, _file)").replace(
+        "§l", "if(clock = 'source', 0, _line)"
+    )
+
+
+def _patched_query(name: str, source: Source) -> str:
+    """Each field from the newest version that mentions it, since the record was last deleted."""
+    fields = list(source.attributes)
+    mentioned = {f: f"({f} is not null or list_contains(cleared, {literal(f)}))" for f in fields}
+    last = {
+        f: f"arg_max(struct_pack(v := {f}, r := raw.{f}, t := observed_at), n) filter ({mentioned[f]})"
+        for f in fields
+    }
+    winners = "".join(f", {last[f]} as w__{f}" for f in fields)
+    values = "".join(f", w__{f}.v as {f}" for f in fields)
+    raw = ", ".join(f"{f} := w__{f}.r" for f in fields) or "none := null::text"
+    cleared = ", ".join(f"case when w__{f} is not null and w__{f}.v is null then '{f}' end" for f in fields)
+    times = ", ".join(f"{{'k': '{f}', 'v': w__{f}.t}}" for f in fields)
+    newest = ", ".join(f"arg_max({column}, n) as {column}" for column in (*FIXED, "content_hash", "deleted"))
+    return f"""
+        with ordered as (
+            select *, row_number() over (partition by source_key order by {NEWEST}) as n from {_versions(name)}
+        ), alive as (
+            select *, coalesce(max(n) filter (deleted) over (partition by source_key), 0) as died from ordered
+        ), folded as (
+            select {newest.replace("arg_max(source_key, n) as source_key", "source_key")}{winners},
+                list_sort(list_distinct(flatten(list(identifiers)))) as identifiers
+            from alive where n > died or n = died and deleted group by source_key
+        )
+        select {", ".join(FIXED)}, content_hash, deleted, identifiers{values}, struct_pack({raw}) as raw,
+            list_filter(cast([{cleared}] as text[]), lambda x: x is not null) as cleared,
+            map_from_entries(list_filter(cast([{times}] as struct(k text, v timestamptz)[]), lambda e: e.v is not null))
+                as field_times
+        from folded"""
+
+
+def _identifiers_query(config: Config) -> str:
+    """Grain: one row a record and identifier value; `raw_value` as it was written, for people to recognise."""
+    return """
+        select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,
+            any_value(observed_at) as observed_at
+        from (select record_key, source, observed_at, unnest(identifiers) as i from records.current)
+        group by all"""
+
+
+def build_quarantine(con: DuckDBPyConnection, config: Config) -> None:
+    """Write records.quarantine: malformed lines and refused rows of files that count, with reasons."""
+    mark = fingerprint([built(con, f"records.{name}") for name in config.sources])
+    if built(con, "records.quarantine") == mark:
+        return
+    refused = "".join(
+        f" union all by name {_refused_query(name, source)}" for name, source in config.sources.items()
+    )
+    with transaction(con):
+        replace_table(con, "records.quarantine", fixed_query("records/quarantine") + refused)
+        mark_built(con, "records.quarantine", mark)
+
+
+def _refused_query(name: str, source: Source) -> str:
+    pairs = ", ".join(f"{quote(c)} := d.{quote(c)}" for c in source.columns)
+    return f"""select s._file as file_id, s._line as line, {literal(name)} as source, s.batch, 'records' as stage,
+        s.reasons, to_json(struct_pack({pairs}))::text as content
+        from records.{name} s join raw.{name} d on d._file = s._file and d._line = s._line
+        where s.reasons is not null"""
+
+
+def fates(con: DuckDBPyConnection, config: Config) -> list[tuple[str, int, int, dict[str, int]]]:
+    """The conservation law by source and batch: (source, batch, rows delivered, rows by fate)."""
+    found = []
+    for name, source in config.sources.items():
+        query = _event_fates(name) if source.kind == "event" else _record_fates(name)
+        for batch, delivered, *counts in rows(con, query):
+            names = ("current", "superseded", "events", "quarantined", "not_selected")
+            found.append((name, batch, int(delivered), dict(zip(names, map(int, counts), strict=True))))
+    return found
+
+
+def _record_fates(name: str) -> str:
+    kept = f"select c._file, c._line from records.current c where c.source = {literal(name)}"
+    return _fates_query(name, kept, "current")
+
+
+def _event_fates(name: str) -> str:
+    kept = f"select e._file, e._line from records.events e where e.source = {literal(name)}"
+    return _fates_query(name, kept, "events")
+
+
+def _fates_query(name: str, kept: str, fate: str) -> str:
+    return f"""
+        with files as (
+            select file_id, batch, row_count from raw.files where source = {literal(name)} and state = 'loaded'
+        ), accepted as (
+            select s.batch, count(*) as accepted, count(k._file) as kept
+            from records.{name} s left join ({kept}) k on k._file = s._file and k._line = s._line
+            where s.reasons is null group by s.batch
+        ), held as (
+            select batch, count(*) as quarantined from records.quarantine where source = {literal(name)} group by batch
+        ), unselected as (
+            select f.batch, count(*) as unselected from raw.{name} d join files f on f.file_id = d._file
+            anti join records.{name} s on s._file = d._file and s._line = d._line group by f.batch
+        ), delivered as (select batch, sum(row_count) as delivered from files group by batch)
+        select batch, delivered, {"coalesce(kept, 0)" if fate == "current" else "0"} as current,
+            coalesce(accepted - kept, 0) as superseded, {"coalesce(kept, 0)" if fate == "events" else "0"} as events,
+            coalesce(quarantined, 0) as quarantined, coalesce(unselected, 0) as not_selected
+        from delivered left join accepted using (batch) left join held using (batch)
+            left join unselected using (batch) order by batch"""

@@ -1,0 +1,375 @@
+"""Semantic types as DuckDB expressions: what makes two spellings of a value equal.
+
+Every function takes a SQL expression of type text and returns one; missing, placeholder and invalid values
+become NULL. The raw value is kept beside the normalised one by `mapping`. VERSION changes whenever a result
+could change, and makes every record be normalised afresh.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.identity import Namespace
+from profile_pipeline.config.sources import Attribute, Source
+from profile_pipeline.warehouse import literal, scalar
+
+VERSION = "1"
+
+MISSING_WORDS = (
+    "", "-", "--", ".", "?", "n/a", "na", "n.a.", "#n/a", "nan", "nil", "none", "null", "(null)", "undefined",
+    "unknown", "not known", "not provided", "not given", "not specified", "not-specified", "unspecified",
+    "anonymous", "invalid", "missing", "tbc", "tbd", "test", "xxx", "xxxx",
+)  # fmt: skip
+MISSING_EMAILS = (
+    "test@test.com", "test@example.com", "a@a.com", "none@none.com", "no@email.com", "noemail@noemail.com",
+    "no-reply@example.com", "noreply@example.com", "email@email.com", "email@example.com", "na@na.com",
+    "nobody@example.com", "unknown@unknown.com", "user@example.com",
+)  # fmt: skip
+MISSING_EMAIL_NAMES = ("noemail", "no-email", "no.email", "nomail", "donotreply", "notprovided")
+MISSING_DATES = (
+    "1900-01-01",
+    "1901-01-01",
+    "1970-01-01",
+    "1111-11-11",
+    "9999-12-31",
+    "2999-12-31",
+    "0001-01-01",
+)
+GENDERS = {
+    "f": ("f", "female", "woman", "w", "weiblich", "femme", "mrs", "ms", "miss"),
+    "m": ("m", "male", "man", "männlich", "homme", "mr"),
+    "x": ("x", "d", "nonbinary", "non-binary", "diverse", "divers", "other"),
+}
+APOSTROPHES = "''`\u00b4\u2019"
+TRUE_WORDS = ("y", "yes", "true", "t", "1", "on", "ja", "oui", "opt-in", "in")
+FALSE_WORDS = ("n", "no", "false", "f", "0", "off", "nein", "non", "opt-out", "out")
+STREET_WORDS = {
+    "st": "street", "str": "strasse", "rd": "road", "ave": "avenue", "av": "avenue", "ln": "lane", "dr": "drive",
+    "crt": "court", "ct": "court", "pl": "place", "cres": "crescent", "cl": "close", "sq": "square",
+    "gdns": "gardens", "grn": "green", "ter": "terrace", "terr": "terrace", "blvd": "boulevard", "hwy": "highway",
+    "pde": "parade", "apt": "apartment", "flt": "flat",
+}  # fmt: skip
+COUNTRY_NAMES = {
+    "uk": "GB", "u.k.": "GB", "great britain": "GB", "england": "GB", "scotland": "GB", "wales": "GB",
+    "northern ireland": "GB", "gb-eng": "GB", "eire": "IE", "éire": "IE", "republic of ireland": "IE",
+    "usa": "US", "u.s.a.": "US", "u.s.": "US", "united states of america": "US", "deutschland": "DE",
+    "allemagne": "DE", "frankreich": "FR", "polska": "PL", "españa": "ES", "espana": "ES", "italia": "IT",
+    "nederland": "NL", "holland": "NL", "the netherlands": "NL", "österreich": "AT", "schweiz": "CH",
+    "suisse": "CH", "belgique": "BE", "belgië": "BE", "danmark": "DK", "sverige": "SE", "norge": "NO",
+    "suomi": "FI", "turkey": "TR", "czech republic": "CZ", "russia": "RU", "south korea": "KR",
+    "vietnam": "VN", "ivory coast": "CI",
+}  # fmt: skip
+
+
+def clean_query(text: str) -> str:
+    """Text fit to show: composed Unicode, no control, bidi or zero-width characters, single spaces."""
+    hidden = r"'[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{FEFF}]'"
+    return rf"trim(regexp_replace(regexp_replace(nfc_normalize({text}), {hidden}, '', 'g'), '\s+', ' ', 'g'))"
+
+
+def filled_query(text: str, placeholders: tuple[str, ...] = ()) -> str:
+    """Clean text, or NULL when it is a word for 'missing'."""
+    words = ", ".join(literal(word) for word in (*MISSING_WORDS, *(p.lower() for p in placeholders)))
+    clean = clean_query(text)
+    return f"(case when lower({clean}) in ({words}) then null else {clean} end)"
+
+
+def folded_query(text: str) -> str:
+    """Lower case without accents; letters that have no plain form (ł, ø, ß, Greek ...) are transliterated."""
+    plain = f"lower(strip_accents({text}))"
+    return (
+        f"(case when regexp_matches({plain}, '[^\\x00-\\x7F]') then transliterated({text}) else {plain} end)"
+    )
+
+
+def _name(folded: str) -> str:
+    # an apostrophe joins (O'Brien = OBrien), any other mark separates (Anne-Marie = Anne Marie)
+    joined = f"regexp_replace({folded}, '[{APOSTROPHES}.]', '', 'g')"
+    return f"nullif(trim(regexp_replace({joined}, '[^a-z]+', ' ', 'g')), '')"
+
+
+def _email(text: str) -> str:
+    lowered = f"lower(replace({text}, ' ', ''))"
+    bare = f"regexp_replace({lowered}, '^(mailto:)|[<>;,]+', '', 'g')"
+    shape = r"'[a-z0-9.!#$%&''*+/=?^_`{|}~-]{1,64}@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}'"
+    words = ", ".join(literal(word) for word in MISSING_EMAILS)
+    names = ", ".join(literal(word) for word in MISSING_EMAIL_NAMES)
+    valid = (
+        f"case when regexp_matches({bare}, '[^\\x00-\\x7F]') then international_email({bare})"
+        f" when regexp_full_match({bare}, {shape}) then {bare} end"
+    )
+    return f"(case when {bare} in ({words}) or split_part({bare}, '@', 1) in ({names}) then null else {valid} end)"
+
+
+def _phone(text: str, region: str) -> str:
+    digits = rf"regexp_replace({text}, '(?i)\s*(ext|x|#)\.?\s*\d+$', '')"
+    kept = rf"regexp_replace(replace({digits}, '(0)', ''), '[^0-9+\x{{0660}}-\x{{0669}}]', '', 'g')"
+    return f"e164({kept}, {literal(region)})"
+
+
+def _street(folded: str) -> str:
+    words = f"regexp_replace({folded}, '[^a-z0-9]+', ' ', 'g')"
+    split = f"string_split(trim({words}), ' ')"
+    table = ", ".join(f"{literal(short)}: {literal(word)}" for short, word in STREET_WORDS.items())
+    # `st` opens a saint's street and closes an ordinary one
+    return (
+        f"nullif(array_to_string(list_transform({split}, lambda w, i:"
+        f" case when w = 'st' and i < len({split}) then 'saint' else coalesce(map {{{table}}}[w], w) end), ' '), '')"
+    )
+
+
+def _words(folded: str) -> str:
+    return f"nullif(trim(regexp_replace({folded}, '[^a-z0-9]+', ' ', 'g')), '')"
+
+
+def _compact(text: str) -> str:
+    return f"nullif(regexp_replace(upper(strip_accents({text})), '[^A-Z0-9]', '', 'g'), '')"
+
+
+def _code(text: str, words: dict[str, tuple[str, ...]]) -> str:
+    cases = " ".join(
+        f"when lower({text}) in ({', '.join(literal(v) for v in values)}) then {literal(code)}"
+        for code, values in words.items()
+    )
+    return f"(case {cases} end)"
+
+
+def date_query(
+    text: str, formats: list[str], earliest: int, placeholders: tuple[str, ...] = MISSING_DATES
+) -> str:
+    """ISO date text from the declared formats only; `iso` also reads year and year-month alone."""
+    listed = [f for f in formats if f != "iso"]
+    tries = []
+    if "iso" in formats:
+        tries.append(
+            f"case when regexp_full_match({text}, '\\d{{4}}(-\\d{{2}}){{0,2}}([ T].*)?')"
+            f" then case when length({text}) = 4 then {text}"
+            f" when length({text}) = 7 and try_cast({text} || '-01' as date) is not null then {text}"
+            f" else strftime(try_cast(left({text}, 10) as date), '%Y-%m-%d') end end"
+        )
+    if listed:
+        names = ", ".join(literal(f) for f in listed)
+        tries.append(f"strftime(try_strptime({text}, [{names}]), '%Y-%m-%d')")
+    found = f"coalesce({', '.join(tries)})"
+    words = ", ".join(literal(word) for word in (*placeholders, ""))
+    return (
+        f"(case when {found} in ({words}) or {found} < '{earliest:04d}' or length({found}) > 10"
+        f" then null else {found} end)"
+    )
+
+
+def time_query(text: str, formats: list[str], zone: str) -> str:
+    """A point in time (UTC) from the declared formats; a time without an offset is in `zone`."""
+    tries = []
+    listed = [f for f in formats if f not in {"iso", "epoch_s", "epoch_ms"}]
+    if "iso" in formats:
+        tries.append(
+            f"case when regexp_matches({text}, '([zZ]|[+-]\\d{{2}}(:?\\d{{2}})?)$') and length({text}) > 10"
+            f" then try_cast({text} as timestamptz)"
+            f" else timezone({literal(zone)}, try_cast({text} as timestamp)) end"
+        )
+    zoned = [f for f in listed if "%z" in f]
+    plain = [f for f in listed if "%z" not in f]
+    if zoned:
+        tries.append(f"try_strptime({text}, [{', '.join(literal(f) for f in zoned)}])")
+    if plain:
+        parsed = f"try_strptime({text}, [{', '.join(literal(f) for f in plain)}])"
+        tries.append(f"timezone({literal(zone)}, {parsed}::timestamp)")
+    if "epoch_s" in formats:
+        tries.append(f"to_timestamp(try_cast({text} as double))")
+    if "epoch_ms" in formats:
+        tries.append(f"to_timestamp(try_cast({text} as double) / 1000)")
+    found = f"coalesce({', '.join(tries)})"
+    return f"(case when year({found}) between 1900 and 2200 then {found} end)"
+
+
+FOLDED = {
+    "given_name", "middle_name", "family_name", "full_name", "street_address", "city", "region", "category",
+}  # fmt: skip
+"""Types that are compared without accents and case: their text is folded before `value_query` sees it."""
+
+
+def value_query(attribute: Attribute, source: Source, text: str) -> str:
+    """The normalised value of a field, from its filled (and for FOLDED types folded) text."""
+    kind = attribute.type
+    by_type: dict[str, Callable[[], str]] = {
+        "given_name": lambda: _name(text),
+        "middle_name": lambda: _name(text),
+        "family_name": lambda: _name(text),
+        "full_name": lambda: _name(text),
+        "birth_date": lambda: date_query(text, source.dates, attribute.earliest),
+        "gender": lambda: _code(text, GENDERS),
+        "email": lambda: _email(text),
+        "phone": lambda: _phone(text, source.country or "ZZ"),
+        "street_address": lambda: _street(text),
+        "house_number": lambda: _compact(text),
+        "city": lambda: _words(text),
+        "region": lambda: _words(text),
+        "postcode": lambda: _compact(text),
+        "country": lambda: f"country_code({text})",
+        "national_id": lambda: _compact(text),
+        "id": lambda: _compact(text),
+        "category": lambda: _words(text),
+        "text": lambda: text,
+        "number": lambda: f"try_cast(replace({text}, ',', '.') as double)",
+        "integer": lambda: f"try_cast(try_cast({text} as decimal(38, 6)) as bigint)",
+        "boolean": lambda: _boolean(text),
+        "consent": lambda: _boolean(text),
+        "date": lambda: f"try_cast({date_query(text, source.dates, attribute.earliest)} as date)",
+        "timestamp": lambda: time_query(text, source.dates, source.time.zone if source.time else "UTC"),
+        "list": lambda: _list(text),
+    }
+    return by_type[kind]()
+
+
+def _boolean(text: str) -> str:
+    return f"cast({_code(text, {'true': TRUE_WORDS, 'false': FALSE_WORDS})} as boolean)"
+
+
+def _list(text: str) -> str:
+    items = f"list_transform(string_split_regex({text}, '[;|,]'), lambda x: trim(x))"
+    return f"nullif(list_sort(list_distinct(list_filter({items}, lambda x: x <> ''))), [])"
+
+
+def readable_query(attribute: Attribute, source: Source, text: str, value: str) -> str | None:
+    """Whether a filled text gave a value of its type; None for types that any text satisfies.
+
+    A placeholder is missing, not unreadable.
+    """
+    kind = attribute.type
+    if kind in {"birth_date", "date"}:
+        parsed = date_query(text, source.dates, 1, placeholders=())
+        words = ", ".join(literal(word) for word in MISSING_DATES)
+        return f"({text} is null or {value} is not null or coalesce({parsed} in ({words}), false))"
+    if kind == "email":
+        words = ", ".join(literal(word) for word in MISSING_EMAILS)
+        names = ", ".join(literal(word) for word in MISSING_EMAIL_NAMES)
+        return (
+            f"({text} is null or {value} is not null or lower({text}) in ({words})"
+            f" or lower(split_part({text}, '@', 1)) in ({names}))"
+        )
+    if kind == "phone":
+        digits = f"regexp_replace({text}, '[^0-9]', '', 'g')"
+        return (
+            f"({text} is null or {value} is not null or {digits} = repeat(left({digits}, 1), len({digits})))"
+        )
+    if kind in {"number", "integer", "boolean", "consent", "timestamp", "country", "gender"}:
+        return f"({text} is null or {value} is not null)"
+    return None
+
+
+def value_type(attribute: Attribute) -> str:
+    """The DuckDB type of a normalised field."""
+    special = {
+        "number": "double", "integer": "bigint", "boolean": "boolean", "consent": "boolean", "date": "date",
+        "timestamp": "timestamptz", "list": "text[]",
+    }  # fmt: skip
+    return special.get(attribute.type, "text")
+
+
+def identifier_query(namespace: Namespace, source: Source, text: str) -> str:
+    """The key of an identifier from its filled text: equal keys are the same identifier."""
+    if namespace.type == "email":
+        key = _email(text)
+    elif namespace.type == "phone":
+        key = _phone(text, source.country or "ZZ")
+    elif namespace.type == "id":
+        key = text
+    else:
+        key = f"upper({text})"
+    # at most 1,024 characters, the limit that identity services share; a longer one is no identifier
+    return f"(case when length({key}) <= 1024 then {key} end)"
+
+
+def register(con: DuckDBPyConnection) -> None:
+    """Make the field libraries available to SQL; each is called once per distinct value and batch."""
+    from duckdb import sqltypes
+
+    if scalar(con, "select count(*) from duckdb_functions() where function_name = 'e164'"):
+        return
+    functions: dict[str, tuple[Callable[..., str | None], int]] = {
+        "e164": (e164, 2),
+        "transliterated": (transliterated, 1),
+        "international_email": (international_email, 1),
+        "country_code": (country_code, 1),
+    }
+    for name, (function, arity) in functions.items():
+        con.create_function(
+            name,
+            _by_distinct_value(function, arity),
+            [sqltypes.VARCHAR] * arity,
+            sqltypes.VARCHAR,
+            type="arrow",  # ty: ignore[invalid-argument-type]
+            null_handling="special",  # ty: ignore[invalid-argument-type]
+        )
+
+
+def _by_distinct_value(function: Callable[..., str | None], arity: int) -> Callable[..., pa.Array]:
+    cached = functools.lru_cache(maxsize=500_000)(function)
+
+    def one(column: pa.Array) -> pa.Array:
+        return pa.array([None if v is None else cached(v) for v in column.to_pylist()], pa.string())
+
+    def two(column: pa.Array, other: pa.Array) -> pa.Array:
+        pairs = zip(column.to_pylist(), other.to_pylist(), strict=True)
+        return pa.array([None if a is None else cached(a, b) for a, b in pairs], pa.string())
+
+    return one if arity == 1 else two
+
+
+def e164(text: str, region: str) -> str | None:
+    """A valid phone number as E.164, or None; `region` reads numbers without a country code."""
+    import phonenumbers
+
+    candidate = "+" + text[2:] if text.startswith("00") else text
+    try:
+        number = phonenumbers.parse(candidate, None if region == "ZZ" else region)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def transliterated(text: str) -> str:
+    """Plain lower-case ASCII for any script."""
+    from anyascii import anyascii
+
+    return anyascii(text).lower()
+
+
+def international_email(text: str) -> str | None:
+    """An internationalised address in its normal form, or None when it is not valid."""
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        return validate_email(text, check_deliverability=False).normalized.lower()
+    except EmailNotValidError:
+        return None
+
+
+def country_code(text: str) -> str | None:
+    """ISO 3166-1 alpha-2 of a country name or code in its common spellings, or None."""
+    import pycountry
+
+    known = COUNTRY_NAMES.get(text.strip().lower())
+    if known:
+        return known
+    try:
+        return pycountry.countries.lookup(text.strip()).alpha_2
+    except LookupError:
+        return None
+
+
+@functools.cache
+def formal_names() -> dict[str, set[str]]:
+    """Nickname to the formal names it may stand for; many to many (the `nicknames` data set)."""
+    from nicknames import NickNamer
+
+    found: dict[str, set[str]] = {}
+    for nickname, formals in NickNamer().canonical_lookup.items():
+        found[re.sub("[^a-z]", "", nickname)] = set(formals)
+    return found

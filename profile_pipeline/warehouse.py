@@ -1,0 +1,274 @@
+"""Connections, locks and transactions: the only module that knows how DuckDB is opened and written.
+
+Stages read and write through a connection from here. What a table holds does not belong here.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.errors import BusyError, PipelineError
+
+SCHEMAS = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published", "state")
+SQL_FOLDER = Path(__file__).parent / "sql"
+_held: dict[Path, tuple[TextIO, int]] = {}
+
+
+def settings(temp: Path, memory: str, threads: int) -> dict[str, Any]:
+    """Settings every connection gets: bounded memory and spill, nothing fetched, no Python variables.
+
+    A killed process leaves its spill files, which hold personal data, in `temp`: always one known folder.
+    """
+    return {
+        "memory_limit": memory,
+        "threads": threads,
+        "temp_directory": str(temp),
+        "max_temp_directory_size": "40GB",
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "preserve_insertion_order": False,
+        "allow_persistent_secrets": False,
+    }
+
+
+def default_memory() -> str:
+    """Half of the machine's memory: Splink, pandas and Arrow live beside DuckDB."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{total // 2 // 2**20}MiB"
+
+
+@contextmanager
+def connect(
+    database: Path, *, memory: str | None = None, threads: int | None = None
+) -> Generator[DuckDBPyConnection]:
+    """Open the warehouse for writing, with its schemas; always closed, whatever happens."""
+    temp = database.parent / "tmp"
+    _private_folder(database.parent)
+    _private_folder(temp)
+    threads = threads or len(os.sched_getaffinity(0))
+    try:
+        con = duckdb.connect(str(database), config=settings(temp, memory or default_memory(), threads))
+    except duckdb.IOException as error:
+        if "lock" in str(error):
+            raise BusyError(f"{database.name} is open in another process; try again later") from None
+        raise
+    try:
+        _prepare(con)
+        yield con
+    finally:
+        con.close()
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _prepare(con: DuckDBPyConnection) -> None:
+    con.execute("set global TimeZone = 'UTC'")
+    for schema in SCHEMAS:
+        con.execute(f"create schema if not exists {schema}")
+    con.execute(
+        "create table if not exists state.built (name text primary key, fingerprint text, "
+        "built_at timestamp with time zone, facts json)"
+    )
+
+
+@contextmanager
+def transaction(con: DuckDBPyConnection) -> Generator[None]:
+    """All of the statements inside, or none: what makes a killed run harmless."""
+    con.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        con.execute("rollback")
+        raise
+    con.execute("commit")
+
+
+@contextmanager
+def scratch(con: DuckDBPyConnection) -> Generator[DuckDBPyConnection]:
+    """A cursor whose default database is a throw-away file: large intermediates never touch the warehouse.
+
+    Tables of the warehouse are visible as `warehouse.<schema>.<table>`.
+    """
+    [(temp,)] = con.execute("select current_setting('temp_directory')").fetchall()
+    path = Path(temp) / "scratch.duckdb"
+    _remove_database(path)
+    cursor = con.cursor()
+    cursor.execute(f"attach '{quote_text(path)}' as scratch")
+    try:
+        cursor.execute("use scratch")
+        yield cursor
+    finally:
+        cursor.execute(f"use {quote(database_name(con))}")
+        cursor.execute("detach scratch")
+        cursor.close()
+        _remove_database(path)
+
+
+def _remove_database(path: Path) -> None:
+    for file in (path, path.with_name(path.name + ".wal")):
+        file.unlink(missing_ok=True)
+
+
+def database_name(con: DuckDBPyConnection) -> str:
+    """The catalog name of a connection's own database; DuckDB derives it from the file name."""
+    return scalar(con, "select current_database()")
+
+
+def quote(name: str) -> str:
+    """A column or table name that came from outside, safe inside SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(value: object) -> str:
+    """The inside of a SQL string literal, for the few statements that take no bound values."""
+    return str(value).replace("'", "''")
+
+
+def literal(value: object) -> str:
+    """A SQL string literal, for the few places that take no bound values (paths, options)."""
+    return f"'{quote_text(value)}'"
+
+
+def rows(con: DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Every row of a small result. Results stream in DuckDB 2: one left open blocks the connection."""
+    return con.execute(query, list(values)).fetchall()
+
+
+def scalar(con: DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+    """The first column of the first row, or None when there is no row."""
+    found = rows(con, query, values)
+    return found[0][0] if found else None
+
+
+def records_of(con: DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """Every row of a small result as a dictionary by column."""
+    cursor = con.execute(query, list(values))
+    names = [column[0] for column in cursor.description or []]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def replace_table(con: DuckDBPyConnection, table: str, query: str, values: Sequence[Any] = ()) -> int:
+    """Create or replace a table from a query; the number of rows written. `temp.` names live with the connection."""
+    kind = "temp table" if table.startswith("temp.") else "table"
+    return rows(con, f"create or replace {kind} {table} as {query}", values)[0][0]
+
+
+def table_exists(con: DuckDBPyConnection, table: str) -> bool:
+    """Whether `schema.table` exists."""
+    schema, name = table.split(".")
+    found = scalar(
+        con,
+        "select count(*) from information_schema.tables where table_schema = ? and table_name = ?"
+        " and table_catalog = current_database()",
+        [schema, name],
+    )
+    return bool(found)
+
+
+def columns_of(con: DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Column names and DuckDB types of a table, in order."""
+    return {name: kind for name, kind, *_ in rows(con, f"describe {table}")}
+
+
+def count(con: DuckDBPyConnection, table: str, where: str = "true") -> int:
+    """Rows of a table that satisfy a condition."""
+    return scalar(con, f"select count(*) from {table} where {where}")
+
+
+def fixed_query(name: str) -> str:
+    """The text of `sql/<stage>/<table>.sql`: queries whose shape does not depend on the rules."""
+    return (SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of everything a table depends on; equal inputs give equal text."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def built(con: DuckDBPyConnection, name: str) -> str | None:
+    """The fingerprint under which a table was last written, or None."""
+    return scalar(con, "select fingerprint from state.built where name = ?", [name])
+
+
+def facts(con: DuckDBPyConnection, name: str) -> dict[str, Any]:
+    """The numbers a stage noted when it last wrote a table."""
+    return json.loads(scalar(con, "select facts from state.built where name = ?", [name]) or "{}")
+
+
+def mark_built(con: DuckDBPyConnection, name: str, mark: str, noted: dict[str, Any] | None = None) -> None:
+    """Remember under which fingerprint a table was written, in the same transaction as the table."""
+    con.execute(
+        "insert or replace into state.built values (?, ?, ?, ?)",
+        [name, mark, datetime.now(UTC), json.dumps(noted or {}, default=str)],
+    )
+
+
+def upstream(con: DuckDBPyConnection, names: Iterable[str]) -> list[str | None]:
+    """Fingerprints of the tables a stage reads, in order."""
+    return [built(con, name) for name in names]
+
+
+@contextmanager
+def run_lock(state: Path) -> Generator[None]:
+    """Hold the project for one run; re-entrant inside a process, freed by the kernel when it dies.
+
+    Raises BusyError at once when another process runs: it names the process and since when.
+    """
+    path = state.resolve() / ".lock"
+    file, depth = _held.get(path, (None, 0))
+    if file is None:
+        file = _take(path)
+    _held[path] = (file, depth + 1)
+    try:
+        yield
+    finally:
+        file, depth = _held[path]
+        _held[path] = (file, depth - 1)
+        if depth == 1:
+            del _held[path]
+            file.close()
+
+
+def _take(path: Path) -> TextIO:
+    _private_folder(path.parent)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise BusyError(f"another run holds this project ({holder}); wait for it to end") from None
+    file.seek(0)
+    file.truncate()
+    file.write(f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    file.flush()
+    return file
+
+
+def scrubbed(error: Exception) -> PipelineError:
+    """An error without the values that DuckDB quotes in its messages, safe for logs and run storage."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "<value>", text)
+    text = re.sub(r"\S*@\S*|\d{4,}", "<value>", text)
+    return PipelineError(f"{type(error).__name__}: {text[:300]}")
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free on the file system of a folder."""
+    return shutil.disk_usage(folder).free
