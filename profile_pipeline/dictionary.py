@@ -109,11 +109,37 @@ def column_description(config: Config, table: str, column: str) -> str:
     return _descriptions()["common"].get(column, "")
 
 
+PUBLISHED_AS = {
+    "profiles.identifiers": "profile_identifiers",
+    "profiles.events": "profile_events",
+    "profiles.lineage": "profile_lineage",
+    "identity.profile_events": "profile_history",
+    "identity.redirects": "profile_redirects",
+    "identity.edges": "links",
+    "audiences.membership": "audience_membership",
+}
+
+
+def published_as(table: str) -> str:
+    """The published table that shows a warehouse table, or the table's own name."""
+    schema, _, name = table.partition(".")
+    if table.startswith("profiles.unified"):
+        return "profiles"
+    return PUBLISHED_AS.get(table, f"metrics_{name}" if schema == "metrics" else table)
+
+
+def describe_internal(config: Config, table: str, column: str) -> str:
+    """What a column of a warehouse table means; columns as delivered speak for themselves."""
+    found = column_description(config, published_as(table), column)
+    attribute = config.attributes.get(column)
+    return found or (attribute.description if attribute else "")
+
+
 def is_personal(config: Config, table: str, column: str) -> bool:
     """Whether a column can hold values that name or describe a person."""
     attribute = config.attributes.get(column)
     return bool(attribute and attribute.personal and table == "profiles") or column in {
-        "value", "raw_values", "payload", "identifiers", "identity_map", "left_key", "right_key", "record_key",
+        "value", "raw_values", "raw_value", "raw", "content", "shown", "payload", "identifiers", "identity_map", "left_key", "right_key", "record_key",
         "source_key",
     }  # fmt: skip
 

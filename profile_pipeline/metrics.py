@@ -42,7 +42,7 @@ def unbalanced(con: DuckDBPyConnection) -> list[tuple[str, int, int]]:
     )
 
 
-def build_profile_facts(con: DuckDBPyConnection, config: Config) -> None:
+def build_profile_facts(con: DuckDBPyConnection) -> None:
     """Write metrics.profiles, metrics.fields and metrics.audiences."""
     names = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "audiences.membership"]
     mark = fingerprint(upstream(con, names), 1)

@@ -7,6 +7,7 @@ does with the files; no module of the pipeline imports this package.
 from dataclasses import dataclass
 from pathlib import Path
 
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.generate.rates import DEMO_PEOPLE, DEMO_SEED
 
 __all__ = ["DEMO_PEOPLE", "DEMO_SEED", "GenerationSummary", "generate"]
@@ -28,13 +29,13 @@ class GenerationSummary:
 def generate(folder: Path, people: int, seed: int) -> GenerationSummary:
     """Write `sources/` and `truth/` of a world into a folder; the same arguments give the same bytes.
 
-    Person i of a seed is the same in a world of any size. Raises ValueError for a world without people, a
-    negative seed, or a folder where deliveries of another world would stay among the new ones.
+    Person i of a seed is the same in a world of any size. Raises PipelineError for a world without
+    people, a negative seed, or a folder where deliveries of another world would stay among the new ones.
     """
     from profile_pipeline.generate.deliveries import planned_names, write_world
 
     if people < 1 or seed < 0:
-        raise ValueError(f"a world needs at least 1 person and a seed from 0, not {people} and {seed}")
+        raise PipelineError(f"a world needs at least 1 person and a seed from 0, not {people} and {seed}")
     refuse_strangers(folder, planned_names(people))
     tally, files = write_world(folder, people, seed)
     size = sum(path.stat().st_size for path in files)
@@ -42,7 +43,7 @@ def generate(folder: Path, people: int, seed: int) -> GenerationSummary:
 
 
 def refuse_strangers(folder: Path, names: set[str]) -> None:
-    """Raise ValueError when `sources/` holds a file that is not among `names` and so would not be replaced."""
+    """Raise PipelineError when `sources/` holds a file that is not among `names` and so would not be replaced."""
     present = {f"sources/{path.name}" for path in folder.glob("sources/[!.]*")}
     if strangers := sorted(present - names):
-        raise ValueError(f"{folder} holds {strangers[0]}, not part of this world; choose an empty folder")
+        raise PipelineError(f"{folder} holds {strangers[0]}, not part of this world; choose an empty folder")

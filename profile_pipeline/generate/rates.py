@@ -1,4 +1,4 @@
-"""How often everything in the generated world happens; the only place where such numbers stand.
+"""How often things go wrong, change and happen in the generated world. The mix of countries stands in homes.py.
 
 A rate is a share between 0 and 1 of the grain in its comment. The source queries name these fields as
 `$field`.
@@ -65,6 +65,11 @@ class Rates:
     former_name: float = 0.50  # records of a person with a former family name
     plain_letters: float = 0.10  # accents lost
 
+    # gender in the CRM
+    gender_missing: float = 0.06
+    gender_unknown: float = 0.04
+    gender_wrong: float = 0.003
+
     # dates of birth
     day_month_swapped: float = 0.010
     wrong_year: float = 0.007
@@ -89,6 +94,7 @@ class Rates:
     enrichment_email_missing: float = 0.50
     phone_placeholder: float = 0.008
     phone_switchboard: float = 0.004
+    phone_national: float = 0.70  # british numbers written without the country
     phone_landline: float = 0.30  # records of a household with a landline
     phone_former: float = 0.30  # records of a person with a former number
     crm_phone_missing: float = 0.20
@@ -119,16 +125,25 @@ class Rates:
     loyalty_crm_id: float = 0.45
     second_account: float = 0.01
     guest_order: float = 0.10
+    app_order: float = 0.25  # orders of people with the app
     collected_order: float = 0.15  # orders without an address
     order_repeated: float = 0.015
     order_late: float = 0.02
     web_login: float = 0.45
     web_tablet: float = 0.40  # sessions of people whose household has a tablet
+    web_app: float = 0.45  # sessions of people with the app
+    web_other_browser: float = 0.15  # sessions
     web_newsletter: float = 0.10  # sessions
     web_repeated: float = 0.005
     web_late: float = 0.02
+    store_cash: float = 0.20  # sales without a payment card
+    store_shared_card: float = 0.35  # sales of people whose household shares a card
+    store_second_card: float = 0.15
     store_loyalty_card: float = 0.75  # sales to card holders
     store_late: float = 0.01
+
+    # lines that arrive a day or so after their neighbours
+    out_of_order: float = 0.05
 
     # rows that cannot be read
     broken: float = 0.002

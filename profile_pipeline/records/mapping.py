@@ -38,9 +38,10 @@ def staged_query(config: Config, name: str, files: list[int]) -> str:
 def _delivered_query(name: str, source: Source, files: list[int]) -> str:
     listed = ", ".join(map(str, files)) or "null"
     where = f" and coalesce(({source.where}), false)" if source.where else ""
+    # filtered before the joins: `where` may name columns that the ledger has too, such as `source`
     return (
-        f"select d.*, f.batch, b.as_of as ingested_at from raw.{name} d join raw.files f on f.file_id = d._file"
-        f" join raw.batches b using (batch) where d._file in ({listed}){where}"
+        f"select d.*, f.batch, b.as_of as ingested_at from (select * from raw.{name} where _file in ({listed}){where}) d"
+        " join raw.files f on f.file_id = d._file join raw.batches b on b.batch = f.batch"
     )
 
 

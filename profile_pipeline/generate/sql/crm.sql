@@ -27,7 +27,10 @@ with entered as (
             when u_deleted >= $crm_deleted then 9
             when u_deleted < $crm_deleted / 2 or joined > 1 then 3 else 2
         end as delete_at,
-        case when u_clear >= $crm_phone_cleared then 9 when u_clear < $crm_phone_cleared / 2 then 3 else 2 end as clear_at
+        case
+            when u_clear >= $crm_phone_cleared then 9
+            when u_clear < $crm_phone_cleared / 2 then 3 else 2
+        end as clear_at
     from frame
     join people using (person)
 ),
@@ -68,7 +71,7 @@ written as (
             when u_phone < $crm_phone_missing + $phone_placeholder + $phone_switchboard then choose(
                 ['0113 496 0100', '020 7946 0200', '0161 496 0300'],
                 (u_phone - $crm_phone_missing - $phone_placeholder) / $phone_switchboard)
-            else phone_text(dial, known_phone, u_phone_form, if(dial = '44', 0.7, 0))
+            else phone_text(dial, known_phone, u_phone_form, if(dial = '44', $phone_national, 0))
         end as shown_phone
     from entered
 ),
@@ -118,19 +121,24 @@ rows_written as (
             upper_if(if(u_swap < $swapped_names, family_cell, given_cell), capitals),
             upper_if(if(u_swap < $swapped_names, given_cell, family_cell), capitals),
             case
-                when u_sex < 0.06 then '' when u_sex < 0.10 then 'Unknown'
-                when u_sex < 0.103 then if(sex = 'M', 'F', 'M')
+                when u_sex < $gender_missing then ''
+                when u_sex < $gender_missing + $gender_unknown then 'Unknown'
+                when u_sex < $gender_missing + $gender_unknown + $gender_wrong then if(sex = 'M', 'F', 'M')
                 else sex
             end,
             date_of_birth,
             if(person = 0, 'John.Greene@luma.com',
                 email_text(email_cell, u_email_case, $email_letter_case, u_email_space, $email_spaces)),
             if(version >= clear_at, '<clear>', shown_phone),
-            upper_if(perhaps_typo(street_text(line_cell, u_street, $street_shortened), u_street_typo, $typo), capitals),
+            upper_if(
+                perhaps_typo(street_text(line_cell, u_street, $street_shortened), u_street_typo, $typo), capitals),
             if(u_city < $crm_city_unknown, 'n/a', upper_if(city_cell, capitals)),
             if(u_postcode < $postcode_missing, '', postcode_text(postcode_cell, u_postcode_form, $postcode_compact)),
             country_text(country, u_country),
-            case when version >= withdraw_at then 'N' when u_consent < 0.62 then 'Y' when u_consent < 0.85 then 'N' else '' end,
+            case
+                when version >= withdraw_at then 'N'
+                when u_consent < 0.62 then 'Y' when u_consent < 0.85 then 'N' else ''
+            end,
             choose(['home', 'garden', 'family', 'gift', 'new', 'lapsed'], u_segment),
             if(version >= delete_at, 'deleted', 'active'),
             strftime(modified_on + to_seconds(28800 + number_below(u_time, 39600)), '%Y-%m-%d %H:%M:%S')

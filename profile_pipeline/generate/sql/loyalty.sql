@@ -36,7 +36,7 @@ written as (
         case
             when u_phone < $loyalty_phone_missing then null
             when u_phone < $loyalty_phone_missing + $phone_placeholder then '000-000-0000'
-            else phone_text(dial, known_phone, u_phone_form, if(dial = '44', 0.7, 0))
+            else phone_text(dial, known_phone, u_phone_form, if(dial = '44', $phone_national, 0))
         end as shown_phone,
         case
             when u_birth < $loyalty_birth_missing then null
@@ -46,7 +46,8 @@ written as (
         if(former_line is not null and u_home < $loyalty_former_address, former_postcode, postcode) as shown_postcode,
         case joined
             when 2 then date '2026-01-07' + number_below(u_enrolled, 50)
-            else least(date '2026-01-04', greatest(born_on + 5900, date '2012-03-01' + number_below(u_enrolled, 5000)))
+            else least(
+                date '2026-01-04', greatest(born_on + 5900, date '2012-03-01' + number_below(u_enrolled, 5000)))
         end as enrolled_on
     from cards
 ),

@@ -100,7 +100,8 @@ create macro birth_text(born_on, u_swap, swap_rate, u_year, year_rate) as
     case
         when u_swap < swap_rate and day(born_on) <= 12 then make_date(year(born_on), day(born_on), month(born_on))
         when u_year < year_rate then
-            make_date(year(born_on) + choose([-1, 1, -10, 10], u_year / year_rate), month(born_on), least(day(born_on), 28))
+            make_date(
+                year(born_on) + choose([-1, 1, -10, 10], u_year / year_rate), month(born_on), least(day(born_on), 28))
         else born_on
     end;
 

@@ -7,7 +7,7 @@ with ordered as (
         timestamp '2026-01-01 07:00:00' + to_days(number_below(u_day, 57))
             + to_seconds(number_below(u_time, 55000)) as happened_at,
         if(u_guest < $guest_order, null, account_of(person, if(u_account < $second_account, 1, 0))) as account_id,
-        has_app and u_app < 0.25 as in_app,
+        has_app and u_app < $app_order as in_app,
         country in ('FR', 'DE', 'PL') as ahead,
         former_line is not null and u_home < $shop_former_address as formerly,
         u_swap < $swapped_names as swapped,
@@ -21,7 +21,8 @@ with ordered as (
 written as (
     select
         *,
-        if(u_form < $nickname_casual, coalesce(nickname, given), perhaps_typo(given, u_given_typo, $typo)) as shown_given,
+        if(u_form < $nickname_casual,
+            coalesce(nickname, given), perhaps_typo(given, u_given_typo, $typo)) as shown_given,
         perhaps_typo(
             if(former_family is not null and u_maiden < $former_name / 2, former_family, family), u_family_typo, $typo
         ) as shown_family,
@@ -61,7 +62,8 @@ cells as materialized (
                 case
                     when u_phone < $shop_phone_cleared then '"phone":null'
                     when u_phone < $shop_phone_cleared + $shop_phone_missing then null
-                    else json_text('phone', phone_text(dial, mobile, u_phone_form, if(dial = '44', 0.7, 0)))
+                    else json_text('phone',
+                        phone_text(dial, mobile, u_phone_form, if(dial = '44', $phone_national, 0)))
                 end,
                 if(u_collected < $collected_order, null, json_raw('address', json_object([
                     json_text('line1', perhaps_typo(shown_line, u_street_typo, $typo)),
@@ -90,4 +92,4 @@ select
     flaw,
     if(flaw = 'cut', left(line, 20 + number_below(u_cut, length(line) - 30)), line) || chr(10) as line
 from delivered
-order by delivery, happened_at + to_hours(if(u_order < 0.05, 30, 0)), event_id, record_id
+order by delivery, happened_at + to_hours(if(u_order < $out_of_order, 30, 0)), event_id, record_id

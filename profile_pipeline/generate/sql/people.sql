@@ -7,7 +7,8 @@ with placed as (
         string_split(if(h_moved < $moved, former_place, null), '|') as former_place,
         street, kind, former_street, former_kind,
         md5_number_lower(place || street || kind || floor(h_number * 8)) as stretch,
-        md5_number_lower(former_place || former_street || former_kind || floor(h_former_number * 8)) as former_stretch,
+        md5_number_lower(
+            former_place || former_street || former_kind || floor(h_former_number * 8)) as former_stretch,
         h_landline < $landline as has_landline,
         h_landline_lead,
         size > 1 and h_shared_email < $household_email as shares_email,
@@ -24,7 +25,8 @@ housed as (
         place_line(country, street, kind, h_number, h_flat, $flat) as line,
         place_postcode(country, place[3], cast(place[4] as integer), stretch) as postcode,
         former_place[2] as former_city,
-        if(former_place is null, null, place_line(country, former_street, former_kind, h_former_number, 1, $flat)) as former_line,
+        if(former_place is null, null,
+            place_line(country, former_street, former_kind, h_former_number, 1, $flat)) as former_line,
         place_postcode(country, former_place[3], cast(former_place[4] as integer), former_stretch) as former_postcode,
         if(has_landline,
             place[5] || letter_of(place[6], cast(floor(h_landline_lead * 8) as integer))
@@ -44,7 +46,9 @@ named as (
             else family
         end as family,
         if(couple and sex = 'F' and u_married < $married_name, feminine(maiden_family), null) as former_family,
-        case country when 'GB' then '44' when 'IE' then '353' when 'FR' then '33' when 'DE' then '49' else '48' end as dial,
+        case country
+            when 'GB' then '44' when 'IE' then '353' when 'FR' then '33' when 'DE' then '49' else '48'
+        end as dial,
         -- people of this name among ten million: the commoner the name, the longer the number in the address
         greatest(0, least(4, cast(ceil(log10(given_share * family_share * 1e7)) as integer))) as number_length
     from frame
@@ -66,10 +70,12 @@ select
     if(u_former_mobile < $former_mobile, mobile_of(country, 2 * person + 1), null) as former_mobile,
     if(person = 0,
         'john.greene@luma.com',
-        local_part(plain_given, plain_family, plain_nickname, number, born_on, u_local) || '@' || email_domain(country, u_domain)
+        local_part(plain_given, plain_family, plain_nickname, number, born_on, u_local)
+        || '@' || email_domain(country, u_domain)
     ) as email,
     if(u_other < $other_email,
-        local_part(plain_nickname, plain_family, plain_given, right('000' || digits_of(u_other), 3), born_on, u_other_local)
+        local_part(
+            plain_nickname, plain_family, plain_given, right('000' || digits_of(u_other), 3), born_on, u_other_local)
         || '@' || email_domain(country, u_other_domain),
         null) as other_email,
     if(shares_email,

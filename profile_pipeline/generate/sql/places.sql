@@ -16,7 +16,8 @@ create macro letter_of(letters, number) as substr(letters, 1 + cast(number % len
 create macro place_postcode(country, area, districts, stretch) as
     case country
         when 'GB' then area || (1 + stretch % districts) || ' ' || (stretch // 100 % 9 + 1)
-            || letter_of('ABDEFGHJLNPQRSTUWXYZ', stretch // 1000) || letter_of('ABDEFGHJLNPQRSTUWXYZ', stretch // 100000)
+            || letter_of('ABDEFGHJLNPQRSTUWXYZ', stretch // 1000)
+            || letter_of('ABDEFGHJLNPQRSTUWXYZ', stretch // 100000)
         when 'IE' then area || right('0' || (1 + stretch % districts), 2)
             || ' ' || letter_of('ACDEFHKNPRTVWXY', stretch // 1000) || (stretch // 100 % 10)
             || letter_of('ACDEFHKNPRTVWXY', stretch // 100000) || (stretch // 10 % 10)
@@ -32,7 +33,8 @@ create macro line_digits(prefixes, tail, line_number) as
 -- mobile numbers are one to one with the number of the line; only prefixes that are valid throughout
 create macro mobile_of(country, line_number) as
     case country
-        when 'GB' then line_digits(list_concat(range(7300, 7603), range(7701, 7911), range(7912, 8000)), 6, line_number)
+        when 'GB' then line_digits(
+            list_concat(range(7300, 7603), range(7701, 7911), range(7912, 8000)), 6, line_number)
         when 'IE' then line_digits([83, 85, 86, 87, 88, 89], 7, line_number)
         when 'FR' then line_digits([60, 61, 62, 64, 65, 66, 67, 68, 73, 74, 75, 76, 77, 78, 79], 7, line_number)
         when 'DE' then line_digits([160, 162, 163, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179], 7, line_number)
@@ -66,6 +68,7 @@ create macro email_domain(country, u) as
         when 'PL' then choose(['gmail.com', 'wp.pl', 'onet.pl', 'o2.pl', 'interia.pl', 'gmail.com'], u)
         else choose([
             'gmail.com', 'gmail.com', 'gmail.com', 'gmail.com', 'hotmail.co.uk', 'outlook.com', 'yahoo.co.uk',
-            'btinternet.com', 'icloud.com', 'hotmail.com', 'sky.com', 'live.co.uk', 'aol.com', 'talktalk.net', 'luma.com'
+            'btinternet.com', 'icloud.com', 'hotmail.com', 'sky.com', 'live.co.uk', 'aol.com', 'talktalk.net',
+            'luma.com'
         ], u)
     end;

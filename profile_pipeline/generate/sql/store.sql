@@ -26,9 +26,9 @@ rows_written as (
                 else 'Kraków'
             end,
             case
-                when u_card < 0.20 then ''
-                when shared_card is not null and u_card < 0.55 then 'tok_' || shared_card
-                when u_card < 0.85 then 'tok_' || token('own card', person)
+                when u_card < $store_cash then ''
+                when shared_card is not null and u_card < $store_cash + $store_shared_card then 'tok_' || shared_card
+                when u_card < 1 - $store_second_card then 'tok_' || token('own card', person)
                 else 'tok_' || token('second card', person)
             end,
             if(in_loyalty and u_loyalty_card < $store_loyalty_card, card_of(person), ''),
@@ -48,4 +48,4 @@ select
         else array_to_string(fields, ';')
     end || chr(10) as line
 from rows_written
-order by delivery, happened_at + to_hours(if(u_order < 0.03, 30, 0)), event_id
+order by delivery, happened_at + to_hours(if(u_order < $out_of_order, 30, 0)), event_id

@@ -7,7 +7,7 @@ with sessions as (
         case
             when visitor then 'visitor'
             when tablet is not null and s_device < $web_tablet then 'tablet'
-            when has_app and s_device > 0.55 then 'app'
+            when has_app and s_device > 1 - $web_app then 'app'
             else 'browser'
         end as device,
         not visitor and in_shop and (s_login < $web_login or device = 'tablet') as logged_in,
@@ -26,15 +26,15 @@ timed as (
         case device
             when 'tablet' then tablet
             when 'visitor' then token('visitor', person)
-            when 'browser' then token('cookie', if(s_device < 0.15, -1 - person, person))
+            when 'browser' then token('cookie', if(s_device < $web_other_browser, -1 - person, person))
         end as cookie_id,
         case
             when step = 0 and logged_in then 'login'
             when step = 0 and device = 'app' then 'app_open'
             when step = 0 and device = 'browser' and s_newsletter < $web_newsletter then 'newsletter_click'
-            else choose(
-                ['page_view', 'page_view', 'page_view', 'product_view', 'product_view', 'product_view', 'add_to_cart'],
-                u_type)
+            when u_type < 0.45 then 'page_view'
+            when u_type < 0.87 then 'product_view'
+            else 'add_to_cart'
         end as type,
         token('event', person || '/' || session || '/' || step || '/' || visitor) as event_id
     from sessions
@@ -54,7 +54,8 @@ cells as materialized (
             json_text('type', type),
             json_text('cookie_id', cookie_id),
             if(device = 'app', json_text('device_id', token('device', person)), null),
-            if(logged_in and (device = 'app' or type = 'login'), json_text('account_id', account_of(person, 0)), null),
+            if(logged_in and (device = 'app' or type = 'login'),
+                json_text('account_id', account_of(person, 0)), null),
             if(type = 'newsletter_click', json_text('email', email), null),
             json_text('page', case type
                 when 'login' then '/account' when 'app_open' then '/' when 'newsletter_click' then '/news'
@@ -78,4 +79,4 @@ select
     flaw,
     if(flaw = 'cut', left(line, 20 + number_below(u_cut, length(line) - 30)), line) || chr(10) as line
 from delivered
-order by delivery, happened_at + to_hours(if(u_order < 0.05, 20, 0)), event_id
+order by delivery, happened_at + to_hours(if(u_order < $out_of_order, 20, 0)), event_id

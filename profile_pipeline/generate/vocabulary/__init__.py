@@ -23,8 +23,9 @@ class Lexicon:
     """Rises from g to g + 1 through group g, so one search serves all groups."""
 
     def pick(self, group: Integers, uniform: Floats) -> Integers:
-        """Draw a word's number from each row's group."""
-        return np.searchsorted(self.cumulative, group + uniform, side="right")
+        """Draw a word's number from each row's group; the sum must not round up into the next group."""
+        place = np.minimum(group + uniform, np.nextafter(group + 1.0, 0))
+        return np.searchsorted(self.cumulative, place, side="right")
 
     def take(self, numbers: Integers) -> pa.Array:
         """Return the words with these numbers."""

@@ -1,0 +1,181 @@
+"""Accuracy on labelled data sets with rules made from column names alone: nothing is tuned to a set.
+
+    python benchmarks/accuracy.py --data FOLDER [--set NAME ...] --json OUT
+
+Every folder with `records.parquet` and `labels.parquet` is one set and becomes a project of its own in a
+temporary folder, run through the ordinary stages up to profile ids. Labels are read after that, to measure.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline import profile_ids
+from profile_pipeline.config.load import Config, load_config
+from profile_pipeline.config.project import Project, project_at
+from profile_pipeline.evaluate import best, evaluate, threshold_table
+from profile_pipeline.identity import clusters, edges, model, nodes
+from profile_pipeline.raw import intake, ledger
+from profile_pipeline.records import current, events, staging
+from profile_pipeline.warehouse import connect, facts, rows, run_lock
+
+MAPPING: dict[str, dict[str, Any]] = {
+    "first_name": {"type": "given_name"}, "middle_name": {"type": "middle_name"},
+    "last_name": {"type": "family_name"}, "full_name": {"type": "full_name"},
+    "dob": {"type": "birth_date"}, "birth_year": {"type": "birth_date"},
+    "sex": {"type": "gender"}, "gender": {"type": "gender"},
+    "street_number": {"type": "house_number"}, "street": {"type": "street_address"},
+    "address_full": {"type": "street_address"}, "address2": {"type": "text", "match": False},
+    "city": {"type": "city"}, "state": {"type": "region"}, "postcode": {"type": "postcode"},
+    "id_number": {"type": "national_id"}, "email": {"type": "email"}, "phone": {"type": "phone"},
+    "occupation": {"type": "category", "match": True}, "birth_place": {"type": "category", "match": True},
+}  # fmt: skip
+INSTEAD = {"birth_year": "dob", "address_full": "street"}
+"""Columns that are left out when a better one for the same concept exists."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    found = sorted(path.parent for path in arguments.data.glob("*/records.parquet"))
+    chosen = [folder for folder in found if not arguments.set or folder.name in arguments.set]
+    results = {}
+    print(f"{'set':22}{'records':>8}{'pair P':>8}{'R':>8}{'F1':>8}{'B3 F1':>8}{'cl F1':>8}{'thr':>7}"
+          f"{'exp P':>7}{'best':>7}{'at':>5}{'cut':>6}{'big':>5}{'sec':>6}{'MB':>6}")  # fmt: skip
+    for folder in chosen:
+        results[folder.name] = _in_own_process(folder)
+        print(_line(folder.name, results[folder.name]), flush=True)
+        arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, help="folder with one folder a set")
+    parser.add_argument("--set", nargs="*", default=[], help="names of sets; default: all")
+    parser.add_argument("--json", type=Path, help="where the results are written")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.one and not (arguments.data and arguments.json):
+        parser.error("--data and --json are needed")
+    return arguments
+
+
+def _in_own_process(folder: Path) -> dict[str, Any]:
+    """So that the peak memory belongs to one set."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _line(name: str, r: dict[str, Any]) -> str:
+    found = r["evaluation"]
+    shares = [*found["pairwise"].values(), found["b_cubed"]["f1"], found["clusters"]["f1"]]
+    peak = r["best_raw"] or {"threshold": 0, "score": {"f1": 0}}
+    return (
+        f"{name:22}{found['records']:>8}" + "".join(f"{share:8.4f}" for share in shares)
+        + f"{r['threshold']:7.2f}{r['expected_precision'] or 0:7.3f}{peak['score']['f1']:7.3f}{peak['threshold']:5.0f}"
+        f"{r['cut_links']:6}{r['largest_cluster']:5}{sum(r['seconds'].values()):6.1f}{r['peak_rss_mb']:6}"
+    )  # fmt: skip
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Run one set in a temporary project and evaluate it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        project = make_project(folder, Path(temporary))
+        config = load_config(project.rules)
+        seconds: dict[str, float] = {}
+        with run_lock(project.state), connect(project.database) as con:
+            _run(con, config, project, seconds)
+            return _result(con, folder / "labels.parquet", seconds)
+
+
+def make_project(folder: Path, target: Path) -> Project:
+    """A project whose rules follow from the columns of records.parquet by MAPPING."""
+    project = project_at(target)
+    sources = project.data / "sources"
+    sources.mkdir(parents=True)
+    project.rules.mkdir()
+    shutil.copyfile(folder / "records.parquet", sources / "records.parquet")
+    with duckdb.connect() as con:
+        columns = [c for c, *_ in rows(con, "describe from read_parquet(?)", [str(folder / "records.parquet")])]
+        query = "select distinct source from read_parquet(?) order by 1"
+        names = [name for (name,) in rows(con, query, [str(folder / "records.parquet")])]
+    for file, content in rules(columns, names).items():
+        # JSON is YAML, and never writes the anchors that rule files refuse
+        (project.rules / file).write_text(json.dumps(content), encoding="utf-8")
+    return project
+
+
+def rules(columns: list[str], names: list[str]) -> dict[str, Any]:
+    """The rule files as plain data; each value of the column `source` becomes a source."""
+    used = [c for c in columns if c in MAPPING and INSTEAD.get(c) not in columns]
+    source = {
+        "kind": "record", "files": "records.parquet", "format": {"type": "parquet"}, "columns": columns,
+        "key": "record_id", "attributes": {c: c for c in used},
+    }  # fmt: skip
+    return {
+        "sources.yaml": {
+            "attributes": {column: MAPPING[column] for column in used},
+            "sources": {name: {**source, "where": f"source = '{name}'"} for name in names},
+        },
+        "profiles.yaml": {"default": "plain", "policies": {"plain": {}}},
+        "publication.yaml": {},
+    }
+
+
+def _run(con: DuckDBPyConnection, config: Config, project: Project, seconds: dict[str, float]) -> None:
+    def timed(stage: str, verb: Callable[..., object], *arguments: object) -> None:
+        start = time.perf_counter()
+        verb(con, *arguments)
+        seconds[stage] = round(seconds.get(stage, 0) + time.perf_counter() - start, 2)
+
+    timed("raw", ledger.scan, config, project, datetime.now(UTC))
+    for name in config.sources:
+        timed("raw", intake.load_source, config, project, name)
+        timed("records", staging.stage_source, config, name)
+    timed("records", current.build_current, config)
+    timed("records", events.build_events, config)
+    timed("nodes", nodes.build_nodes, config)
+    timed("model", model.ensure_model, config)
+    timed("edges", edges.build_edges, config)
+    timed("clusters", clusters.build_clusters, config)
+    timed("profile ids", profile_ids.assign_profile_ids)
+
+
+def _result(con: DuckDBPyConnection, labels: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    table = threshold_table(con, labels)
+    peak = best(table)
+    noted = facts(con, "identity.edges")
+    return {
+        "evaluation": asdict(evaluate(con, labels)),
+        "threshold": noted["threshold"],
+        "expected_precision": noted["expected_precision"],
+        "capped_blocks": noted["capped_blocks"],
+        "cut_links": facts(con, "identity.clusters")["cut_links"],
+        "largest_cluster": max(clusters.size_histogram(con), default=0),
+        "scored_pairs": table[0].pairs if table else 0,
+        "blocking_recall_above_floor": table[0].score.recall if table else 0.0,
+        "best_raw": asdict(peak) if peak else None,
+        "thresholds": [asdict(row) for row in table],
+        "seconds": seconds,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+if __name__ == "__main__":
+    main()

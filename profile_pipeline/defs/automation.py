@@ -1,0 +1,94 @@
+"""What starts runs without a human: a schedule, the inbox sensor, and a sensor that notes failures."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.project import Project
+from profile_pipeline.errors import BusyError
+from profile_pipeline.raw.ledger import deliveries
+from profile_pipeline.warehouse import fingerprint, run_lock
+
+JOB = "refresh_profiles"
+SETTLED_SECONDS = 3
+"""A file younger than this may still be on its way."""
+
+
+def schedule(config: Config) -> dg.ScheduleDefinition:
+    """The full refresh at the time of publication.yaml."""
+    rules = config.publication
+    status = dg.DefaultScheduleStatus.RUNNING if rules.automation else dg.DefaultScheduleStatus.STOPPED
+    return dg.ScheduleDefinition(
+        job_name=JOB, cron_schedule=rules.schedule, execution_timezone=rules.timezone, default_status=status
+    )
+
+
+def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
+    """Runs the graph when a file that a source claims is dropped into the inbox."""
+    status = dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name="inbox",
+        job_name=JOB,
+        minimum_interval_seconds=config.publication.inbox_seconds,
+        default_status=status,
+        description="A settled file in data/inbox starts a run; files already seen do not.",
+    )
+    def inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        seen = json.loads(context.cursor or "{}")
+        waiting = settled_files(config, project)
+        if all(seen.get(name) == mark for name, mark in waiting.items()):
+            return dg.SkipReason("nothing new in the inbox")
+        if run_in_progress(project):
+            return dg.SkipReason("another run holds the project; the files wait for the next look")
+        request = dg.RunRequest(run_key=fingerprint(waiting), tags={"trigger": "inbox"})
+        return dg.SensorResult(run_requests=[request], cursor=json.dumps(waiting))
+
+    return inbox
+
+
+def settled_files(config: Config, project: Project) -> dict[str, str]:
+    """Claimed files of the inbox that are no longer written to, with size and time of change."""
+    if not project.inbox.exists():
+        return {}
+    found, _ = deliveries(config, project)
+    newest = time.time_ns() - SETTLED_SECONDS * 10**9
+    return {
+        item.name: f"{item.size_bytes}:{item.modified_ns}"
+        for item in found
+        if item.path.is_relative_to(project.inbox) and item.modified_ns < newest
+    }
+
+
+def run_in_progress(project: Project) -> bool:
+    """Whether a run, started from wherever, holds the project now."""
+    try:
+        with run_lock(project.state):
+            return False
+    except BusyError:
+        return True
+
+
+def failure_sensor(config: Config, project: Project) -> dg.SensorDefinition:
+    """Appends a line to state/failures.jsonl for every failed run: a place for alerts to look at."""
+    status = dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+
+    @dg.run_failure_sensor(
+        name="failures", default_status=status, description="Notes every failed run in data/state/failures.jsonl."
+    )
+    def failures(context: dg.RunFailureSensorContext) -> None:
+        steps = [event.step_key for event in context.get_step_failure_events()]
+        line = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "run_id": context.dagster_run.run_id,
+            "job": context.dagster_run.job_name,
+            "steps": steps,
+        }
+        project.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (project.state / "failures.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    return failures

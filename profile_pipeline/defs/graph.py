@@ -1,0 +1,35 @@
+"""Puts the graph of one project together; tests and the command line use it with their own project."""
+
+import dagster as dg
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.project import Project
+from profile_pipeline.defs import audiences, automation, identity, metrics, profiles, published, raw, records
+from profile_pipeline.defs.resources import Warehouse
+
+
+def build_definitions(config: Config, project: Project) -> dg.Definitions:
+    """Assets, checks, job, schedule and sensors of a project, run in one process."""
+    project.inbox.mkdir(parents=True, exist_ok=True)
+    job = dg.define_asset_job(
+        automation.JOB,
+        selection=dg.AssetSelection.all(),
+        description="Take in what is new, resolve, merge, publish when something changed.",
+    )
+    return dg.Definitions(
+        assets=[
+            *raw.assets(config, project),
+            *records.assets(config),
+            *identity.assets(config),
+            *profiles.assets(config),
+            *audiences.assets(config),
+            *metrics.assets(config),
+            *published.assets(config, project),
+        ],
+        jobs=[job],
+        schedules=[automation.schedule(config)],
+        sensors=[automation.inbox_sensor(config, project), automation.failure_sensor(config, project)],
+        resources={"warehouse": Warehouse(database=str(project.database))},
+        # DuckDB has one writer and uses every core inside a step: more processes would only wait
+        executor=dg.in_process_executor,
+    )

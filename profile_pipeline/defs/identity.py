@@ -1,0 +1,132 @@
+"""Assets of the identity stage: nodes, model, edges, clusters, and the ledger of profile ids."""
+
+from functools import partial
+
+import dagster as dg
+from duckdb import DuckDBPyConnection
+from pydantic import Field
+
+from profile_pipeline import laws, profile_ids, runs
+from profile_pipeline.config.load import Config
+from profile_pipeline.defs import checks
+from profile_pipeline.defs.tables import key_of, table_step
+from profile_pipeline.identity import clusters, edges, model, nodes
+
+CLUSTERS, MEMBERSHIP = "identity.clusters", "identity.membership"
+
+
+class TrainingOptions(dg.Config):
+    """What may vary from run to run."""
+
+    retrain: bool = Field(default=False, description="train a new model; every pair is scored afresh")
+
+
+class ScoringOptions(dg.Config):
+    """What may vary from run to run."""
+
+    threshold: float | None = Field(default=None, description="match weight of a link; empty: as the rules say")
+
+
+def assets(config: Config) -> list[dg.AssetsDefinition]:
+    """From nodes to persistent ids."""
+    return [_nodes(config), _model(config), _edges(config), _clusters(config), _ledger(config)]
+
+
+def _nodes(config: Config) -> dg.AssetsDefinition:
+    return table_step(
+        config,
+        {
+            "identity.nodes": "Everything that can be linked: source records and identities seen in events.",
+            "identity.identifiers": "Identifiers of all nodes.",
+            "identity.generic_values": "Identifiers shared by too many disagreeing people: they link nobody.",
+        },
+        lambda con: nodes.build_nodes(con, config),
+        deps=["records.current", "records.identifiers", "records.event_subjects"],
+    )
+
+
+def _model(config: Config) -> dg.AssetsDefinition:
+    def build(con: DuckDBPyConnection, options: TrainingOptions) -> None:
+        model.ensure_model(con, config, retrain=options.retrain)
+
+    return table_step(
+        config,
+        {"identity.models": "Splink models, trained without labels; the active one scores until it is trained again."},
+        build,
+        deps=["records.current"],
+        options=TrainingOptions,
+        kinds=("splink", "duckdb"),
+        numbers=runs.model_numbers,
+    )
+
+
+def _edges(config: Config) -> dg.AssetsDefinition:
+    def build(con: DuckDBPyConnection, options: ScoringOptions) -> None:
+        edges.build_edges(con, runs.with_threshold(config, options.threshold))
+
+    return table_step(
+        config,
+        {"identity.edges": "Pairs that share a strong identifier, and scored pairs; accepted ones are links."},
+        build,
+        deps=["identity.nodes", "identity.identifiers", "identity.generic_values", "identity.models"],
+        options=ScoringOptions,
+        kinds=("splink", "duckdb"),
+        numbers=runs.edge_numbers,
+    )
+
+
+def _clusters(config: Config) -> dg.AssetsDefinition:
+    key = key_of(CLUSTERS)
+    return table_step(
+        config,
+        {
+            CLUSTERS: "Nodes that are one person, in this run.",
+            "identity.cut_links": "Links left out because they would break a limit.",
+        },
+        lambda con: clusters.build_clusters(con, config),
+        deps=["identity.edges"],
+        numbers=runs.cluster_numbers,
+        checks=[
+            checks.spec(key, "limits_hold", "no cluster holds more identifiers of a namespace than allowed", blocking=True),
+            checks.spec(key, "nothing_cut", "no link had to be cut to keep a limit"),
+        ],
+        results=partial(_cluster_results, key=key, config=config),
+    )
+
+
+def _cluster_results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config) -> list[dg.AssetCheckResult]:
+    broken, cut = laws.broken_limits(con, config), runs.cut_links(con)
+    return [
+        checks.fact(
+            key, "limits_hold", passed=not broken, critical=True, clusters=broken,
+            why="a single record holds more identifiers of a unique namespace than identity.yaml allows",
+        ),
+        checks.fact(
+            key, "nothing_cut", passed=not cut, critical=False, links=cut,
+            why="profiles around cut links are kept and flagged; see identity.cut_links",
+        ),
+    ]  # fmt: skip
+
+
+def _ledger(config: Config) -> dg.AssetsDefinition:
+    key = key_of(MEMBERSHIP)
+    return table_step(
+        config,
+        {
+            MEMBERSHIP: "Which record belongs to which profile, from and to which ledger revision, and why.",
+            "identity.registry": "Every profile id ever given, active or retired.",
+            "identity.redirects": "Where retired ids lead.",
+            "identity.profile_events": "What happened to profile ids, append-only.",
+        },
+        profile_ids.assign_profile_ids,
+        deps=[CLUSTERS],
+        numbers=runs.ledger_numbers,
+        checks=[
+            checks.spec(key, "one_profile_a_record", "every node has exactly one active profile", blocking=True),
+            checks.spec(key, "redirects_end", "every redirect ends at an active profile", blocking=True),
+        ],
+        results=lambda con: [
+            checks.fact(key, name, passed=not n, critical=True, rows=n)
+            for name, n in laws.ledger_problems(con).items()
+        ],
+    )

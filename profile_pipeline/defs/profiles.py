@@ -1,0 +1,78 @@
+"""Assets of the profiles stage: candidates, lineage, unified profiles, identifiers and timeline."""
+
+from functools import partial
+
+import dagster as dg
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline import laws, runs
+from profile_pipeline.config.load import Config
+from profile_pipeline.defs import checks
+from profile_pipeline.defs.tables import key_of, table_step
+from profile_pipeline.profiles import candidates, lineage, timeline, unified
+
+MEMBERSHIP = "identity.membership"
+
+
+def assets(config: Config) -> list[dg.AssetsDefinition]:
+    """Merge policies made visible as data."""
+    return [
+        table_step(
+            config,
+            {"profiles.candidates": "Every value that every record offers to its profile, explicit clears included."},
+            lambda con: candidates.build_candidates(con, config),
+            deps=["records.current", MEMBERSHIP],
+        ),
+        table_step(
+            config,
+            {"profiles.lineage": "Every candidate ranked under every merge policy, with the rule that decided."},
+            lambda con: lineage.build_lineage(con, config),
+            deps=["profiles.candidates"],
+            numbers=partial(runs.policy_numbers, policy=config.profiles.default),
+        ),
+        table_step(
+            config,
+            {
+                "profiles.identifiers": "Every identifier of every profile, with its raw spellings.",
+                "profiles.events": "The timeline: every event once, with its profile.",
+            },
+            lambda con: timeline.build_timeline(con, config),
+            deps=[MEMBERSHIP, "identity.identifiers", "records.events", "records.event_subjects"],
+            numbers=lambda con: {"duplicates_avoided_by_normalisation": timeline.duplicates_avoided(con)},
+        ),
+        _unified(config),
+    ]
+
+
+def _unified(config: Config) -> dg.AssetsDefinition:
+    tables = {unified.table_of(config, name): _about(name, policy.description) for name, policy in config.profiles.policies.items()}
+    ordered = {"profiles.unified": tables.pop("profiles.unified"), **tables}
+    key = key_of("profiles.unified")
+    held = {
+        "one_row_a_profile": "every active profile has exactly one row under every policy",
+        "locked_groups": "the fields of a group come from one record",
+        "lineage_names_every_value": "every value shown has a winner in the lineage that gives it",
+    }
+    return table_step(
+        config,
+        ordered,
+        lambda con: unified.build_unified(con, config),
+        deps=["profiles.lineage", "profiles.identifiers", "profiles.events"],
+        numbers=runs.profile_numbers,
+        checks=[
+            *(checks.spec(key, name, text, blocking=True) for name, text in held.items()),
+            *checks.specs(key, laws.table_suite(config, "profiles.unified")),
+        ],
+        results=partial(_results, key=key, config=config),
+    )
+
+
+def _about(name: str, description: str) -> str:
+    return f"One row a profile under merge policy `{name}`. {description}"
+
+
+def _results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config) -> list[dg.AssetCheckResult]:
+    return [
+        *(checks.fact(key, name, passed=not n, critical=True, rows=n) for name, n in laws.profile_problems(con, config).items()),
+        *(checks.result(key, check) for check in laws.table_checks(con, config, "profiles.unified")),
+    ]

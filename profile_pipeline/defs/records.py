@@ -1,0 +1,100 @@
+"""Assets of the records stage: validated rows of each source, quarantine, current records, events."""
+
+from functools import partial
+
+import dagster as dg
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline import laws, runs
+from profile_pipeline.config.load import Config
+from profile_pipeline.defs import checks
+from profile_pipeline.defs.tables import key_of, table_step
+from profile_pipeline.records import current, events, staging
+
+
+def assets(config: Config) -> list[dg.AssetsDefinition]:
+    """One validated table a source, then what all sources share."""
+    staged = [f"records.{name}" for name in config.sources]
+    return [
+        *(_source(config, name) for name in config.sources),
+        table_step(
+            config,
+            {
+                "records.current": "The state of every source record now: cleaned, typed, later rows over earlier ones.",
+                "records.identifiers": "Every identifier of every current record, normalised, with its raw spelling.",
+            },
+            partial(_current, config=config),
+            deps=staged,
+            numbers=runs.clock_numbers,
+        ),
+        table_step(
+            config,
+            {
+                "records.events": "Every event once, in UTC, with its identifiers and payload.",
+                "records.event_subjects": "Whom each event belongs to: the person it names, the one signed in on the"
+                " device nearest in time, or the device itself.",
+            },
+            partial(_events, config=config),
+            deps=[f"records.{name}" for name in config.event_sources],
+            numbers=runs.event_numbers,
+        ),
+        table_step(
+            config,
+            {"records.quarantine": "Rows refused with a reason; they can be repaired and replayed."},
+            partial(_quarantine, config=config),
+            deps=staged,
+            numbers=runs.quarantine_numbers,
+        ),
+    ]
+
+
+def _source(config: Config, name: str) -> dg.AssetsDefinition:
+    key = key_of(f"records.{name}")
+    source = config.sources[name]
+    expected = staging.expected_checks(config, name)
+    guards = [
+        checks.spec(key, "error_share", "not too many rows of a delivery are refused", blocking=True),
+        checks.spec(key, "drift", "fields are filled about as often as before"),
+    ]
+    if source.delivery == "full":
+        guards.append(checks.spec(key, "volume", "a full delivery is not far smaller than the last", blocking=True))
+    return table_step(
+        config,
+        {f"records.{name}": f"{source.description or name} Mapped, normalised and validated; refused rows keep their reasons."},
+        partial(_stage, config=config, name=name),
+        deps=[f"raw.{name}"],
+        kinds=("greatexpectations", "duckdb"),
+        owner=source.owner,
+        numbers=partial(runs.validation_numbers, name=name),
+        checks=[*checks.specs(key, expected), *guards],
+        results=partial(_results, key=key, config=config, name=name),
+    )
+
+
+def _results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config, name: str) -> list[dg.AssetCheckResult]:
+    limit = config.sources[name].guards.max_drift
+    moved = staging.drift(con, name, limit)
+    known = laws.standing_checks(con, config, name)
+    return [
+        *(checks.result(key, check) for check in known),
+        checks.fact(
+            key, "drift", passed=not moved, critical=False, fields=len(moved),
+            why="; ".join(f"{field}: filled {before:.0%} before, {now:.0%} now" for field, before, now in moved),
+        ),
+    ]  # fmt: skip
+
+
+def _stage(con: DuckDBPyConnection, *, config: Config, name: str) -> None:
+    staging.stage_source(con, config, name)
+
+
+def _current(con: DuckDBPyConnection, *, config: Config) -> None:
+    current.build_current(con, config)
+
+
+def _events(con: DuckDBPyConnection, *, config: Config) -> None:
+    events.build_events(con, config)
+
+
+def _quarantine(con: DuckDBPyConnection, *, config: Config) -> None:
+    current.build_quarantine(con, config)

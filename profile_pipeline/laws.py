@@ -1,0 +1,140 @@
+"""The properties that hold after every run, as queries that count what breaks them (zero is good).
+
+They are blocking checks in the Dagster UI, so that a user's own run proves them on the user's own data.
+"""
+
+import json
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline import quality
+from profile_pipeline.config.expectations import Expectation
+from profile_pipeline.config.load import Config
+from profile_pipeline.identity.clusters import limits
+from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
+from profile_pipeline.profiles.unified import table_of
+from profile_pipeline.records import staging
+from profile_pipeline.records.staging import Check
+from profile_pipeline.warehouse import built, facts, fingerprint, literal, mark_built, scalar
+
+
+def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> list[Check]:
+    """Every check of a source, those without rows to judge included."""
+    known = staging.checks(con, source)
+    expected = {e.label: Check(e.label, e.severity, True, 0, 0, e.notes) for e in staging.expected_checks(config, source)}
+    expected["error_share"] = Check("error_share", "critical", True, 0, 0, "")
+    if config.sources[source].delivery == "full":
+        expected["volume"] = Check("volume", "critical", True, 0, 0, "")
+    return [known.get(name, check) for name, check in expected.items()]
+
+
+def broken_limits(con: DuckDBPyConnection, config: Config) -> int:
+    """Clusters that hold more identifiers of a namespace, or records of a source, than allowed."""
+    total = 0
+    for kind, limit in limits(config).items():
+        if kind.startswith("source:"):
+            held = f"select cluster_key, record_key as value from identity.clusters join identity.nodes using (record_key) where source = {literal(kind[7:])}"
+        else:
+            held = (
+                "select cluster_key, value from identity.identifiers join identity.clusters using (record_key)"
+                f" where namespace = {literal(kind)} and (namespace, value) not in"
+                " (select (namespace, value) from identity.generic_values)"
+            )
+        total += scalar(
+            con,
+            f"select count(*) from (select cluster_key from ({held}) group by 1 having count(distinct value) > {limit}"
+            f" and count(distinct value) > {_largest_single(kind)})",
+        )
+    return total
+
+
+def _largest_single(kind: str) -> str:
+    """One row that carries several values by itself breaks a limit at its source: reported there, not here."""
+    if kind.startswith("source:"):
+        return "0"
+    return (
+        "(select coalesce(max(n), 0) from (select count(*) as n from identity.identifiers"
+        f" where namespace = {literal(kind)} group by record_key))"
+    )
+
+
+def ledger_problems(con: DuckDBPyConnection) -> dict[str, int]:
+    """Rows that break the laws of the profile id ledger, by check name."""
+    return {
+        "one_profile_a_record": scalar(
+            con,
+            f"""select count(*) from (
+                select n.record_key from identity.nodes n left join ({MEMBERS}) m using (record_key)
+                left join identity.registry r on r.profile_id = m.profile_id and r.status = 'active'
+                group by 1 having count(r.profile_id) <> 1)""",
+        ),
+        "redirects_end": scalar(
+            con,
+            f"""select count(*) from ({final_redirects_query()}) f left join identity.registry r
+                on r.profile_id = f.successor and r.status in ('active', 'erased') where r.profile_id is null""",
+        ),
+    }
+
+
+def profile_problems(con: DuckDBPyConnection, config: Config) -> dict[str, int]:
+    """Rows that break the laws of unified profiles, by check name, over all policies."""
+    policies = list(config.profiles.policies)
+    return {
+        "one_row_a_profile": sum(_row_problems(con, table_of(config, p)) for p in policies),
+        "locked_groups": sum(_group_problems(con, config, p) for p in policies),
+        "lineage_names_every_value": sum(_lineage_problems(con, config, p) for p in policies),
+    }
+
+
+def _row_problems(con: DuckDBPyConnection, table: str) -> int:
+    return scalar(
+        con,
+        f"""select count(*) from (select distinct profile_id from ({MEMBERS})) m
+        full join (select profile_id, count(*) as n from {table} group by 1) u using (profile_id)
+        where n is distinct from 1 or m.profile_id is null""",
+    )
+
+
+def _group_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int:
+    broken = 0
+    for group in config.profiles.policies[policy].groups.values():
+        fields = ", ".join(literal(field) for field in group.fields)
+        broken += scalar(
+            con,
+            "select count(*) from (select profile_id from profiles.lineage where won and policy = ?"
+            f" and field in ({fields}) group by 1 having count(distinct record_key) > 1)",
+            [policy],
+        )
+    return broken
+
+
+def _lineage_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int:
+    """Values shown without exactly one winner that gives them."""
+    filled = " + ".join(f"count({field})" for field in config.attributes) or "0"
+    shown = scalar(con, f"select {filled} from {table_of(config, policy)}")
+    explained = scalar(
+        con,
+        "select count(*) from (select profile_id, field from profiles.lineage where policy = ? and won"
+        " and value is not null group by 1, 2 having count(*) = 1)",
+        [policy],
+    )
+    return abs(shown - explained)
+
+
+def table_suite(config: Config, table: str) -> list[Expectation]:
+    """The declared expectations of a table that is not a source's."""
+    suite = config.suites.get(table)
+    return list(suite.expectations) if suite else []
+
+
+def table_checks(con: DuckDBPyConnection, config: Config, table: str) -> list[Check]:
+    """Outcomes of a table's suite, kept until the table or the suite changes: the library is slow to load."""
+    suite = table_suite(config, table)
+    if not suite:
+        return []
+    name, mark = f"checks:{table}", fingerprint(built(con, table), [item.model_dump() for item in suite])
+    if built(con, name) != mark:
+        outcomes = quality.validate(con, table, suite)
+        kept = [[o.name, o.severity, o.success, o.evaluated, o.failed, o.notes] for o in outcomes]
+        mark_built(con, name, mark, {"outcomes": json.dumps(kept)})
+    return [Check(*values) for values in json.loads(facts(con, name)["outcomes"])]

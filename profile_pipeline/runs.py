@@ -1,0 +1,203 @@
+"""One run as a whole: what is prepared before it, the numbers each stage shows, and the summary at its end.
+
+Numbers are counts and shares only, under the same keys at every run, so that Dagster plots them over time.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline import charts, profile_ids
+from profile_pipeline.config.load import Config
+from profile_pipeline.identity import clusters, edges
+from profile_pipeline.profiles import lineage, timeline
+from profile_pipeline.raw import ledger
+from profile_pipeline.warehouse import count, facts, rows, scalar, table_exists, transaction
+
+Numbers = dict[str, Any]
+
+
+def prepare(con: DuckDBPyConnection, *, rebuild: bool = False, accept_volume_change: bool = False) -> None:
+    """What a run's options ask for before anything is read."""
+    ledger.create_tables(con)
+    if rebuild:
+        with transaction(con):
+            con.execute("delete from state.built")
+            if table_exists(con, "records.loads"):
+                con.execute("update records.loads set rules = ''")
+    if accept_volume_change:
+        ledger.accept_volume(con)
+
+
+def refused_files(con: DuckDBPyConnection) -> list[str]:
+    """Files that could not be read, each with its reason."""
+    found = rows(con, "select name, reason from raw.files where state = 'refused' order by name")
+    return [f"{name}: {reason}" for name, reason in found]
+
+
+def with_threshold(config: Config, threshold: float | None) -> Config:
+    """The same rules with another threshold for links."""
+    if threshold is None:
+        return config
+    matching = config.identity.matching.model_copy(update={"threshold": threshold})
+    return config.model_copy(update={"identity": config.identity.model_copy(update={"matching": matching})})
+
+
+def source_numbers(con: DuckDBPyConnection, name: str) -> Numbers:
+    """Files and rows of a source by what became of them."""
+    found = rows(
+        con,
+        "select count(*) filter (state = 'loaded'), count(*) filter (state = 'refused'),"
+        " count(*) filter (state = 'duplicate'), coalesce(sum(rejected_count), 0) from raw.files where source = ?",
+        [name],
+    )[0]
+    return dict(zip(("files_loaded", "files_refused", "files_repeated", "lines_rejected"), map(int, found), strict=True))
+
+
+def validation_numbers(con: DuckDBPyConnection, name: str) -> Numbers:
+    """Rows accepted and refused by the expectations of a source."""
+    refused = count(con, f"records.{name}", "reasons is not null")
+    total = count(con, f"records.{name}")
+    return {"rows_quarantined": refused, "quarantine_rate": refused / total if total else 0.0}
+
+
+def clock_numbers(con: DuckDBPyConnection) -> Numbers:
+    """How often a record has no usable time of its own."""
+    share = scalar(con, "select count(*) filter (clock <> 'source') / greatest(count(*), 1) from records.current")
+    return {"fallback_to_ingestion_clock_share": float(share)}
+
+
+def event_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Events by attribution, and repeated deliveries."""
+    found = dict(rows(con, "select attribution, count(*) from records.event_subjects group by 1"))
+    repeated = scalar(con, "select coalesce(sum(deliveries - 1), 0) from records.events")
+    names = ("stated", "inferred", "pseudonymous")
+    return {**{f"events_{n}": found.get(n, 0) for n in names}, "repeated_deliveries": int(repeated)}
+
+
+def quarantine_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Refused rows by stage."""
+    found = dict(rows(con, "select stage, count(*) from records.quarantine group by 1"))
+    return {"unreadable_rows": found.get("raw", 0), "rows_failing_expectations": found.get("records", 0)}
+
+
+def model_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Which model scores."""
+    model_id = scalar(con, "select model_id from identity.models where active")
+    return {"model_id": model_id or "none", "models": count(con, "identity.models")}
+
+
+def edge_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Links by kind, the threshold and what it is expected to give; with the histogram of match weights."""
+    noted = facts(con, "identity.edges")
+    kinds = dict(rows(con, "select type, count(*) from identity.edges where accepted group by 1"))
+    svg = charts.histogram(edges.weight_histogram(con), "Scored pairs by match weight", noted.get("threshold"), "threshold")
+    return {
+        "links_deterministic": kinds.get("deterministic", 0),
+        "links_probabilistic": kinds.get("probabilistic", 0),
+        "scored_pairs": count(con, "identity.edges", "type = 'probabilistic'"),
+        "threshold": float(noted.get("threshold") or 0.0),
+        "expected_precision": float(noted.get("expected_precision") or 0.0),
+        "match_weights": chart(svg, "match weights"),
+    }
+
+
+def chart(svg: str, title: str) -> "Chart":
+    """An inline picture for the Dagster UI."""
+    return Chart(charts.as_markdown(svg, title))
+
+
+class Chart(str):
+    """Markdown with an inline SVG; the shell shows it as such."""
+
+    __slots__ = ()
+
+
+def cluster_numbers(con: DuckDBPyConnection) -> Numbers:
+    """How many nodes became how many people, with the histogram of cluster sizes."""
+    sizes = clusters.size_histogram(con)
+    nodes, groups = sum(s * n for s, n in sizes.items()), sum(sizes.values())
+    return {
+        "nodes": nodes,
+        "clusters": groups,
+        "match_rate": 1 - groups / nodes if nodes else 0.0,
+        "largest_cluster": max(sizes, default=0),
+        "flagged_nodes": count(con, "identity.clusters", "flagged"),
+        "cluster_sizes": chart(charts.histogram(list(sizes.items()), "Clusters by number of nodes"), "cluster sizes"),
+    }
+
+
+def cut_links(con: DuckDBPyConnection) -> int:
+    """Links left out to keep a limit."""
+    return count(con, "identity.cut_links")
+
+
+def ledger_numbers(con: DuckDBPyConnection) -> Numbers:
+    """What the newest revision did to profile ids."""
+    happened = profile_ids.changes(con)
+    kinds = ("created", "merged", "split", "retired", "revived", "grew", "shrank", "record_moved")
+    return {
+        "active_profiles": count(con, "identity.registry", "status = 'active'"),
+        **{f"profiles_{kind}": happened[kind] for kind in kinds},
+    }
+
+
+def policy_numbers(con: DuckDBPyConnection, policy: str) -> Numbers:
+    """Conflicts and survivorship under the default policy."""
+    won = lineage.survivorship(con, policy)
+    total = sum(n for _, n in won) or 1
+    return {
+        "fields_in_conflict": sum(n for _, n in lineage.conflicts(con, policy)),
+        **{f"share_won_by_{source}": n / total for source, n in won},
+    }
+
+
+def profile_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Profiles by kind."""
+    kinds = dict(rows(con, "select kind, count(*) from profiles.unified group by 1"))
+    return {"persons": kinds.get("person", 0), "pseudonymous": kinds.get("pseudonymous", 0)}
+
+
+def check_counts(con: DuckDBPyConnection) -> dict[str, int]:
+    """Expectations and how many did not hold; blocking ones held, or nothing would be published."""
+    found = rows(con, "select count(*), count(*) filter (not success) from records.validations")[0]
+    return {"expectations": int(found[0]), "not_met": int(found[1])}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a run in numbers."""
+
+    rows_in: int
+    quarantined: int
+    events: int
+    records: int
+    persons: int
+    pseudonymous: int
+    duplicates_avoided: int
+    links: dict[str, int]
+    happened: dict[str, int]
+
+
+def summary(con: DuckDBPyConnection, config: Config) -> Summary:
+    """What a person wants to know after a run."""
+    people = profile_numbers(con)
+    return Summary(
+        rows_in=int(scalar(con, "select coalesce(sum(row_count), 0) from raw.files where state = 'loaded'")),
+        quarantined=count(con, "records.quarantine"),
+        events=count(con, "records.events"),
+        records=count(con, "records.current"),
+        persons=people["persons"],
+        pseudonymous=people["pseudonymous"],
+        duplicates_avoided=timeline.duplicates_avoided(con),
+        links=_links(con, config),
+        happened=dict(profile_ids.changes(con)),
+    )
+
+
+def _links(con: DuckDBPyConnection, config: Config) -> dict[str, int]:
+    found = {f"shared {name}": 0 for name, space in config.namespaces.items() if space.link and space.kind == "person"}
+    by_name = rows(con, "select namespace, count(*) from identity.edges where accepted and type = 'deterministic' group by 1")
+    found |= {f"shared {name}": n for name, n in by_name}
+    return found | {"probabilistic": count(con, "identity.edges", "accepted and type = 'probabilistic'")}
