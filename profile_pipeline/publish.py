@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
@@ -187,20 +188,55 @@ def _remove_old(project: Project, keep: int) -> None:
             shutil.rmtree(generation.folder)
 
 
-def rollback(project: Project, number: int | None = None) -> Generation:
-    """Point `current` to an earlier generation (default: the one before), after checking its files."""
+def rollback_target(project: Project, number: int | None = None) -> Generation:
+    """The generation to make live (default: the one before), its files checked against its manifest."""
     live = current(project)
-    candidates = [g for g in generations(project) if not live or g.number < live.number]
-    chosen = next((g for g in candidates if number is None or g.number == number), None)
-    chosen = chosen or next((g for g in generations(project) if g.number == number), None)
+    on_disk = generations(project)
+    if number is None:
+        chosen = next((g for g in on_disk if live and g.number < live.number), None)
+    else:
+        chosen = next((g for g in on_disk if g.number == number), None)
     if chosen is None:
-        have = ", ".join(str(g.number) for g in generations(project)) or "none"
+        have = ", ".join(str(g.number) for g in on_disk) or "none"
         raise PipelineError(f"no such generation to roll back to; on disk: {have}")
     damaged = verify(chosen)
     if damaged:
         raise PipelineError(f"generation {chosen.number} is damaged ({', '.join(damaged)}); choose another")
-    point_to(project, chosen.folder)
     return chosen
+
+
+def difference(project: Project) -> dict[str, int]:
+    """Profiles that differ between the live generation and the one before it, by kind of change."""
+    live = current(project)
+    before = next((g for g in generations(project) if live and g.number < live.number), None)
+    if live is None or before is None:
+        raise PipelineError("two generations are needed; run again after a change")
+    with duckdb.connect() as con:
+        con.execute(f"attach {literal(live.folder / DATABASE)} as now (read_only)")
+        con.execute(f"attach {literal(before.folder / DATABASE)} as past (read_only)")
+        fields = _shared_fields(con)
+        changed = " or ".join(f"n.{quote(f)} is distinct from p.{quote(f)}" for f in fields) or "false"
+        by_field = ", ".join(f"count(*) filter (both_there and n_{i})" for i in range(len(fields))) or "0"
+        columns = ", ".join(f"n.{quote(f)} is distinct from p.{quote(f)} as n_{i}" for i, f in enumerate(fields))
+        found = rows(
+            con,
+            f"""select count(*) filter (p_id is null), count(*) filter (n_id is null),
+                count(*) filter (both_there and changed), {by_field} from (
+                select n.profile_id as n_id, p.profile_id as p_id, n_id is not null and p_id is not null as both_there,
+                    {changed} as changed{', ' + columns if columns else ''}
+                from now.profiles n full join past.profiles p on n.profile_id = p.profile_id)""",
+        )[0]
+    named = {f"value of {field}": n for field, n in zip(fields, found[3:], strict=False) if n}
+    return {"new": found[0], "gone": found[1], "changed": found[2], **named}
+
+
+def _shared_fields(con: DuckDBPyConnection) -> list[str]:
+    """Fields whose values both generations show; bookkeeping columns change without any value changing."""
+    names = [
+        {name: kind for name, kind, *_ in rows(con, f"describe {catalog}.profiles")} for catalog in ("now", "past")
+    ]
+    skipped = {"profile_id", "policy", "policy_version"}
+    return [n for n, kind in names[0].items() if n not in skipped and names[1].get(n) == kind]
 
 
 def verify(generation: Generation) -> list[str]:

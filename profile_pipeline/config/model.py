@@ -1,8 +1,8 @@
 """The base of every rule model, and the few types that rule files share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 """A name we turn into a table or column: lower case letters, digits and underscores."""
@@ -18,3 +18,9 @@ class Rule(BaseModel):
     """A part of a rule file: frozen, and unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, data: Any) -> Any:  # noqa: ANN401
+        """A key with nothing behind it has its default, as if it were not there."""
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data

@@ -1,8 +1,8 @@
 """rules/sources.yaml: what is delivered, and how its columns become profile fields and identifiers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from profile_pipeline.config.model import Expression, Name, Rule
 
@@ -12,6 +12,9 @@ SemanticType = Literal[
     "national_id", "id", "category", "text", "number", "integer", "boolean", "date", "timestamp",
     "consent", "list",
 ]  # fmt: skip
+
+Character = Annotated[str, StringConstraints(min_length=1, max_length=1, strip_whitespace=False)]
+"""One character as it is: a tab is a delimiter."""
 
 
 class Attribute(Rule):
@@ -33,8 +36,8 @@ class FileFormat(Rule):
     """How the bytes of a source's files are read; nothing is sniffed at run time."""
 
     type: Literal["csv", "jsonl", "parquet"]
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    quote: str = Field(default='"', min_length=1, max_length=1)
+    delimiter: Character = ","
+    quote: Character = '"'
     encoding: str = "utf-8"
     header: bool = True
     max_line_bytes: int = Field(default=1_000_000, gt=0)

@@ -181,6 +181,15 @@ def batch_states(con: DuckDBPyConnection) -> list[tuple[int, datetime, int, int,
     )
 
 
+def files_of(con: DuckDBPyConnection, batch: int) -> list[tuple[str, int]]:
+    """Files of a batch whose rows count: (name, rows)."""
+    return rows(
+        con,
+        "select name, row_count from raw.files where batch = ? and state in ('found', 'loaded') order by name",
+        [batch],
+    )
+
+
 def revert(con: DuckDBPyConnection, batch: int) -> int:
     """Take a batch's files out of everything derived; the raw rows stay. Returns the number of files."""
     with transaction(con):

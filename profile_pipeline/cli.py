@@ -1,0 +1,430 @@
+"""The command line: thin commands over the core. Nothing heavy is imported before a command needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from profile_pipeline import display
+from profile_pipeline.config.load import load_config
+from profile_pipeline.config.project import Project, current_project, project_at
+from profile_pipeline.errors import BusyError, PipelineError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Unified customer profiles on one machine.")
+sources = typer.Typer(no_args_is_help=True, help="Describe what is delivered.")
+quarantine = typer.Typer(no_args_is_help=True, help="Rows refused with a reason.")
+batch = typer.Typer(no_args_is_help=True, help="What each run took in.")
+generations = typer.Typer(no_args_is_help=True, help="Published generations.")
+for name, group in {"sources": sources, "quarantine": quarantine, "batch": batch, "publish": generations}.items():
+    app.add_typer(group, name=name)
+
+console = Console()
+errors = Console(stderr=True)
+PROBLEM, PENDING, BUSY = 1, 2, 75
+"""Exit codes: something to mend; blocked by a check, the old generation is live; another run is at work."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
+ProjectFolder = Annotated[
+    Path | None, typer.Option("--project", "-p", help="Project folder; default: the current one, else the demo.")
+]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """One line instead of a traceback, and an exit code that scripts can use."""
+    try:
+        yield
+    except BusyError as error:
+        errors.print(f"[yellow]busy:[/] {error}", highlight=False)
+        raise typer.Exit(BUSY) from None
+    except PipelineError as error:
+        for line in str(error).splitlines():
+            errors.print("[red]error:[/] ", end="")
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(PROBLEM) from None
+
+
+def chosen(folder: Path | None) -> Project:
+    """The project a command works on."""
+    return project_at(folder.resolve()) if folder else current_project()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is taken away."""
+    if not yes and not typer.confirm(question):
+        raise typer.Exit
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401
+    """Print a value as JSON, dates as ISO text."""
+    sys.stdout.write(json.dumps(value, indent=1, default=str, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[Any]:
+    """The warehouse under the project's lock."""
+    from profile_pipeline.warehouse import connect, run_lock
+
+    if not project.database.exists():
+        raise PipelineError("no run yet; `profile-pipeline run` makes the first one")
+    with run_lock(project.state), connect(project.database) as con:
+        yield con
+
+
+@app.command()
+def demo(quiet: Quiet = False) -> None:
+    """Run the whole graph on the demo deliveries and say where to look."""
+    with plain_errors():
+        project = current_project()
+        code = _run(project, {}, quiet=quiet, json_output=False)
+        if not quiet:
+            display.next_steps(console, project)
+        raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    project: ProjectFolder = None,
+    as_of: Annotated[str, typer.Option(help="ISO time that counts as now.")] = "",
+    threshold: Annotated[float | None, typer.Option(help="Match weight above which a pair is a link.")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train a new matching model.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every table afresh; ids persist.")] = False,
+    accept_volume_change: Annotated[
+        bool, typer.Option("--accept-volume-change", help="Let a much smaller full delivery through.")
+    ] = False,
+    quiet: Quiet = False,
+    json_output: AsJson = False,
+) -> None:
+    """Take in what is new, resolve, merge and publish."""
+    with plain_errors():
+        options = {
+            "as_of": as_of,
+            "threshold": threshold,
+            "retrain": retrain,
+            "rebuild": rebuild,
+            "accept_volume_change": accept_volume_change,
+        }
+        raise typer.Exit(_run(chosen(project), options, quiet=quiet, json_output=json_output))
+
+
+def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output: bool) -> int:
+    from profile_pipeline.warehouse import run_lock
+
+    config = load_config(project.rules)
+    if not config.sources:
+        raise PipelineError("sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one")
+    with run_lock(project.state), display.progress(console, enabled=not (quiet or json_output)) as progress:
+        from profile_pipeline.defs.run import Options, run_graph
+
+        result = run_graph(config, project, Options(**choices), progress)
+    if result.failure and not result.success:
+        errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False)
+    for check in result.failed_checks:
+        if check.blocking:
+            errors.print(f"[red]blocked:[/] {check.asset} {check.name}: {display.plain(check.why)}", highlight=False)
+    if result.success:
+        _report(project, result.failed_checks, quiet=quiet, json_output=json_output)
+        return 0
+    errors.print("the previous generation stays live", highlight=False)
+    return PENDING if any(check.blocking for check in result.failed_checks) else PROBLEM
+
+
+def _report(project: Project, failed: list[Any], *, quiet: bool, json_output: bool) -> None:
+    from profile_pipeline import publish, runs
+
+    with opened(project) as con:
+        summary = runs.summary(con, load_config(project.rules))
+    live = publish.current(project)
+    assert live is not None  # noqa: S101  a successful run has published
+    if json_output:
+        as_json({**asdict(summary), "generation": live.number, "folder": str(live.folder)})
+    elif not quiet:
+        display.summary(console, summary, live, [check for check in failed if not check.blocking])
+
+
+@app.command()
+def status(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """What is live, what the last batches brought, and what waits for attention."""
+    with plain_errors():
+        from profile_pipeline import publish, runs
+        from profile_pipeline.raw import ledger
+
+        where = chosen(project)
+        live = publish.current(where)
+        with opened(where) as con:
+            batches = ledger.batch_states(con)[:5]
+            refused = runs.refused_files(con)
+        if json_output:
+            as_json({"generation": live and live.number, "batches": batches, "refused": refused})
+            return
+        display.status(console, live, batches, refused)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="New project folder.")]) -> None:
+    """Make a project folder with commented rule files."""
+    with plain_errors():
+        from profile_pipeline.scaffold import init_project
+
+        for path in init_project(folder):
+            console.print(f"  {path}", highlight=False)
+        console.print(f"Next: put deliveries into {folder}/data/sources, then: profile-pipeline sources infer FILE")
+
+
+@sources.command("infer")
+def infer(
+    files: Annotated[list[Path], typer.Argument(help="Deliveries of one source.")],
+    name: Annotated[str | None, typer.Option(help="Name of the source.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Write the proposal into the rule files.")] = False,
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Propose a source from its files: format, columns, key, semantic types. Doubts are asked, not guessed."""
+    with plain_errors():
+        from profile_pipeline import infer as inference
+
+        proposal = inference.infer_source(files, name)
+        if json_output:
+            as_json(asdict(proposal))
+        else:
+            display.proposal(console, proposal)
+        if add:
+            inference.add_to_project(proposal, chosen(project).rules)
+            console.print(f"added to {chosen(project).rules / 'sources.yaml'}; next: profile-pipeline check")
+
+
+@app.command()
+def check(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """Explain every mistake in the rules and deliveries in one line, with its fix."""
+    with plain_errors():
+        from profile_pipeline.check import check_project
+
+        problems = check_project(chosen(project))
+        if json_output:
+            as_json([asdict(problem) for problem in problems])
+        else:
+            display.problems(console, problems)
+        raise typer.Exit(PROBLEM if any(problem.severity == "error" for problem in problems) else 0)
+
+
+@app.command()
+def generate(
+    output: Annotated[Path, typer.Option(help="Folder to write sources/ and truth/ into.")],
+    people: Annotated[int, typer.Option(help="Number of people.", min=1)] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed makes the same world.")] = 7,
+) -> None:
+    """Make the deliveries of a fictional retailer at any size, with the truth about who is who."""
+    with plain_errors():
+        from profile_pipeline.generate import generate as make
+
+        summary = make(output, people, seed)
+        console.print(summary)
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[Path, typer.Option(help="Parquet or CSV with source, record_id, entity_id.")],
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Compare published clusters and raw scores with labels: pairwise, B-cubed and cluster figures."""
+    with plain_errors():
+        from profile_pipeline import evaluate as evaluation
+
+        with opened(chosen(project)) as con:
+            found = evaluation.evaluate(con, labels)
+            table = evaluation.threshold_table(con, labels)
+        if json_output:
+            as_json({"published": asdict(found), "thresholds": [asdict(row) for row in table]})
+        else:
+            display.evaluation(console, found, table)
+
+
+@app.command()
+def lookup(
+    identifier: Annotated[str, typer.Argument(help="E-mail, phone, any id, profile id, or retired profile id.")],
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Find a published profile and show where each of its values comes from."""
+    with plain_errors():
+        from profile_pipeline.lookup import lookup as find
+
+        where = chosen(project)
+        found = find(load_config(where.rules), where, identifier)
+        if json_output:
+            as_json([asdict(item) for item in found])
+        else:
+            display.profiles(console, found)
+        raise typer.Exit(0 if found else PROBLEM)
+
+
+@quarantine.command("list")
+def quarantine_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """Refused rows that wait for repair, by source, batch and reason."""
+    with plain_errors():
+        from profile_pipeline.quarantine import open_rows
+
+        with opened(chosen(project)) as con:
+            found = open_rows(con)
+        if json_output:
+            as_json(found)
+        else:
+            display.table(console, ["source", "batch", "stage", "reason", "rows"], found)
+
+
+@quarantine.command("export")
+def quarantine_export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the rows into.")], project: ProjectFolder = None
+) -> None:
+    """Write refused rows to files that can be repaired. They hold personal data."""
+    with plain_errors():
+        from profile_pipeline.quarantine import export
+
+        where = chosen(project)
+        with opened(where) as con:
+            for path in export(con, load_config(where.rules), folder):
+                console.print(path, highlight=False)
+
+
+@quarantine.command("replay")
+def quarantine_replay(
+    file: Annotated[Path, typer.Argument(help="A repaired file of `quarantine export`.")],
+    source: Annotated[str, typer.Option(help="The source whose rows these are.")],
+    project: ProjectFolder = None,
+) -> None:
+    """Deliver repaired rows; the next run takes them in."""
+    with plain_errors():
+        from profile_pipeline.quarantine import replay
+
+        where = chosen(project)
+        with opened(where) as con:
+            delivered = replay(con, load_config(where.rules), where, file, source)
+        console.print(f"delivered as {delivered}; next: profile-pipeline run", highlight=False)
+
+
+@batch.command("list")
+def batch_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """What each run took in, newest first."""
+    with plain_errors():
+        from profile_pipeline.raw.ledger import batch_states
+
+        with opened(chosen(project)) as con:
+            found = batch_states(con)
+        if json_output:
+            as_json(found)
+        else:
+            display.table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], found)
+
+
+@batch.command("revert")
+def batch_revert(
+    number: Annotated[int, typer.Argument(help="Batch to take back.")],
+    project: ProjectFolder = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Take a batch out of everything derived; the next run computes profiles as if it had never come."""
+    with plain_errors():
+        from profile_pipeline.raw.ledger import files_of, revert
+
+        with opened(chosen(project)) as con:
+            files = files_of(con, number)
+            if not files:
+                raise PipelineError(f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches")
+            display.table(console, ["file", "rows"], files)
+            if dry_run:
+                return
+            confirm(f"take these {len(files)} files of batch {number} back?", yes=yes)
+            revert(con, number)
+        console.print("reverted; next: profile-pipeline run")
+
+
+@generations.command("list")
+def publish_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """Generations on disk, newest first; the live one is marked."""
+    with plain_errors():
+        from profile_pipeline import publish
+
+        where = chosen(project)
+        live = publish.current(where)
+        found = [
+            (g.number, "live" if live and g.number == live.number else "", g.manifest["as_of"], g.manifest["tables"]["profiles"]["rows"])
+            for g in publish.generations(where)
+        ]  # fmt: skip
+        if json_output:
+            as_json(found)
+        else:
+            display.table(console, ["generation", "", "as of (UTC)", "profiles"], found)
+
+
+@generations.command("diff")
+def publish_diff(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """How the live generation differs from the one before: profiles and values."""
+    with plain_errors():
+        from profile_pipeline import publish
+
+        found = publish.difference(chosen(project))
+        if json_output:
+            as_json(found)
+        else:
+            display.table(console, ["what changed", "profiles"], list(found.items()))
+
+
+@generations.command("rollback")
+def publish_rollback(
+    number: Annotated[int | None, typer.Argument(help="Generation; default: the one before.")] = None,
+    project: ProjectFolder = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Make an earlier generation live again."""
+    with plain_errors():
+        from profile_pipeline import publish
+        from profile_pipeline.warehouse import run_lock
+
+        where = chosen(project)
+        with run_lock(where.state):
+            target = publish.rollback_target(where, number)
+            console.print(f"generation {target.number}, as of {target.manifest['as_of']}", highlight=False)
+            if dry_run:
+                return
+            confirm("make it live?", yes=yes)
+            publish.point_to(where, target.folder)
+        console.print(f"live: generation {target.number}; the next run that changes something publishes anew")
+
+
+@app.command()
+def ui(
+    project: ProjectFolder = None,
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000,
+) -> None:
+    """Open the project in the Dagster UI, with schedule and sensors, on loopback."""
+    with plain_errors():
+        from profile_pipeline.defs.run import dagster_home
+
+        where = chosen(project)
+        load_config(where.rules)
+        os.environ |= {
+            "DAGSTER_HOME": str(dagster_home(where)),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            "PROFILE_RULES": str(where.rules),
+            "PROFILE_DATA": str(where.data),
+        }
+        dagster = str(Path(sys.executable).with_name("dagster"))
+        arguments = ["dev", "-m", "profile_pipeline.definitions", "-h", "127.0.0.1", "-p", str(port)]
+        os.execv(dagster, [dagster, *arguments])  # noqa: S606  no shell, no outside input
+
+
+if __name__ == "__main__":
+    app()

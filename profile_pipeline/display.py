@@ -1,0 +1,178 @@
+"""What the command line shows: progress, summaries and tables. Numbers and names of things, no logic."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from profile_pipeline.config.project import PACKAGE_RULES, Project
+
+if TYPE_CHECKING:
+    from profile_pipeline.check import Problem
+    from profile_pipeline.defs.run import FailedCheck
+    from profile_pipeline.evaluate import Evaluation
+    from profile_pipeline.infer import Proposal
+    from profile_pipeline.lookup import Found
+    from profile_pipeline.publish import Generation
+    from profile_pipeline.runs import Summary
+
+STAGES = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published")
+
+
+def plain(text: str) -> str:
+    """Text that Rich shows as it is."""
+    return escape(text)
+
+
+@contextmanager
+def progress(console: Console, *, enabled: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar for each stage; yields a function that moves them."""
+    if not enabled:
+        yield None
+        return
+    columns = [TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        tasks = {stage: bars.add_task(stage, total=None, start=False) for stage in STAGES}
+
+        def move(stage: str, done: int, total: int) -> None:
+            task = tasks[stage]
+            begun = stage == STAGES[0] or done or bars.tasks[task - 1].finished
+            if begun and not bars.tasks[task].started:
+                bars.start_task(task)
+            bars.update(task, completed=done, total=total)
+
+        yield move
+
+
+def table(console: Console, headings: Sequence[str], found: Sequence[Sequence[Any]]) -> None:
+    """Rows under headings; numbers to the right."""
+    if not found:
+        console.print("none")
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for position, heading in enumerate(headings):
+        number = all(isinstance(row[position], int | float) for row in found)
+        shown.add_column(heading, justify="right" if number else "left")
+    for row in found:
+        shown.add_row(*(plain(cell(value)) for value in row))
+    console.print(shown)
+
+
+def cell(value: object) -> str:
+    """A value as people read it: thousands apart, shares to three digits, times to the second."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if hasattr(value, "isoformat"):
+        return value.isoformat(sep=" ", timespec="seconds")[:19]  # ty: ignore[call-non-callable]
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def summary(console: Console, found: "Summary", live: "Generation", warnings: list["FailedCheck"]) -> None:
+    """The end of a run: rows in, profiles out, links by kind, where to look."""
+    table(
+        console,
+        ["", ""],
+        [
+            ("rows in", found.rows_in),
+            ("quarantined, with reasons", found.quarantined),
+            ("current source records", found.records),
+            ("events", found.events),
+            ("profiles of people", found.persons),
+            ("pseudonymous profiles", found.pseudonymous),
+            ("duplicates avoided by normalisation", found.duplicates_avoided),
+            *((f"links, {kind}", number) for kind, number in found.links.items() if number),
+            *((f"profile ids {event.replace('_', ' ')}", n) for event, n in sorted(found.happened.items())),
+        ],
+    )
+    if warnings:
+        console.print(f"\n{len(warnings)} checks have something to say (nothing blocks):", style="yellow")
+        for check in warnings:
+            console.print(f"  {check.asset} {check.name}: {plain(check.why)}", highlight=False, soft_wrap=True)
+    console.print(f"\npublished: generation {live.number} in {live.folder}", highlight=False, soft_wrap=True)
+
+
+def next_steps(console: Console, project: Project) -> None:
+    """Three things to try after the demo."""
+    rules = "profile_pipeline/rules" if project.rules == PACKAGE_RULES.resolve() else str(project.rules)
+    console.print(
+        "\nTry next\n"
+        "  make ui                                                   the graph, its checks and runs in the Dagster UI\n"
+        "  .venv/bin/profile-pipeline lookup JOHN.GREENE@luma.com    one person, and where each value comes from\n"
+        f"  edit {rules}/profiles.yaml, then: .venv/bin/profile-pipeline run && .venv/bin/profile-pipeline publish diff",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def status(
+    console: Console, live: "Generation | None", batches: Sequence[Sequence[Any]], refused: list[str]
+) -> None:
+    """What is live and what waits for attention."""
+    if live:
+        people = live.manifest["tables"]["profiles"]["rows"]
+        console.print(f"live: generation {live.number}, as of {live.manifest['as_of']}, {people:,} profiles", highlight=False)
+    else:
+        console.print("nothing is published yet")
+    table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], batches)
+    for line in refused:
+        console.print(f"refused: {plain(line)}", style="yellow", highlight=False, soft_wrap=True)
+
+
+def proposal(console: Console, found: "Proposal") -> None:
+    """A proposed source: columns, then the YAML, then open questions."""
+    table(console, ["column", "field", "type", "confidence", "reason"], found.rows)
+    console.print()
+    console.print(found.yaml, markup=False, highlight=False, soft_wrap=True)
+    for question in found.questions:
+        console.print(f"question: {plain(str(question))}", style="yellow", soft_wrap=True)
+
+
+def problems(console: Console, found: Sequence["Problem"]) -> None:
+    """Every mistake in one line."""
+    for problem in found:
+        style = "red" if problem.severity == "error" else "yellow"
+        console.print(f"[{style}]{problem.severity}:[/] {plain(problem.message)}", highlight=False, soft_wrap=True)
+    wrong = sum(problem.severity == "error" for problem in found)
+    console.print(f"{wrong} errors, {len(found) - wrong} warnings" if found else "rules and deliveries agree")
+
+
+def evaluation(console: Console, found: "Evaluation", thresholds: Sequence[Any]) -> None:
+    """Figures of the published clusters, then of raw scores over thresholds."""
+    from dataclasses import asdict, astuple, fields
+
+    table(console, ["published clusters", ""], list(asdict(found).items()))
+    if thresholds:
+        console.print()
+        table(console, [f.name.replace("_", " ") for f in fields(thresholds[0])], [astuple(row) for row in thresholds])
+
+
+def profiles(console: Console, found: Sequence["Found"]) -> None:
+    """Profiles with the source and rule behind every value."""
+    if not found:
+        console.print("no profile carries this identifier")
+    for item in found:
+        console.print(f"profile {item.profile_id} (found by {item.found_by})", style="bold", highlight=False)
+        facts = [(k, item.values[k]) for k in ("kind", "record_count", "event_count", "sources", "last_event_at")]
+        table(console, ["", ""], facts)
+        console.print()
+        table(
+            console,
+            ["field", "value", "source record", "rule", "observed (UTC)"],
+            [(r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"]) for r in item.lineage],
+        )
+        console.print()
+        table(
+            console,
+            ["namespace", "identifier", "as delivered"],
+            [(r["namespace"], r["value"], r["raw_values"]) for r in item.identifiers],
+        )
