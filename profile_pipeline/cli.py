@@ -17,7 +17,12 @@ from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import Project, current_project, project_at
 from profile_pipeline.errors import BusyError, PipelineError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Unified customer profiles on one machine.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with values would put personal data on the terminal
+    help="Unified customer profiles on one machine.",
+)
 sources = typer.Typer(no_args_is_help=True, help="Describe what is delivered.")
 quarantine = typer.Typer(no_args_is_help=True, help="Rows refused with a reason.")
 batch = typer.Typer(no_args_is_help=True, help="What each run took in.")
@@ -359,9 +364,9 @@ def publish_list(project: ProjectFolder = None, json_output: AsJson = False) -> 
         where = chosen(project)
         live = publish.current(where)
         found = [
-            (g.number, "live" if live and g.number == live.number else "", g.manifest["as_of"], g.manifest["tables"]["profiles"]["rows"])
+            (g.number, "live" if live and g.number == live.number else "", g.manifest["as_of"], g.profile_count)
             for g in publish.generations(where)
-        ]  # fmt: skip
+        ]
         if json_output:
             as_json(found)
         else:

@@ -119,8 +119,8 @@ def status(
 ) -> None:
     """What is live and what waits for attention."""
     if live:
-        people = live.manifest["tables"]["profiles"]["rows"]
-        console.print(f"live: generation {live.number}, as of {live.manifest['as_of']}, {people:,} profiles", highlight=False)
+        as_of = live.manifest["as_of"]
+        console.print(f"live: generation {live.number}, as of {as_of}, {live.profile_count:,} profiles", highlight=False)
     else:
         console.print("nothing is published yet")
     table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], batches)

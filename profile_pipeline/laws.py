@@ -33,7 +33,10 @@ def broken_limits(con: DuckDBPyConnection, config: Config) -> int:
     total = 0
     for kind, limit in limits(config).items():
         if kind.startswith("source:"):
-            held = f"select cluster_key, record_key as value from identity.clusters join identity.nodes using (record_key) where source = {literal(kind[7:])}"
+            held = (
+                "select cluster_key, record_key as value from identity.clusters join identity.nodes using (record_key)"
+                f" where source = {literal(kind.removeprefix('source:'))}"
+            )
         else:
             held = (
                 "select cluster_key, value from identity.identifiers join identity.clusters using (record_key)"

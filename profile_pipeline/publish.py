@@ -20,7 +20,7 @@ from profile_pipeline.config.project import Project
 from profile_pipeline.dictionary import Table, as_markdown, describe, published_tables
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.raw.ledger import sha256_of
-from profile_pipeline.warehouse import database_name, fingerprint, literal, quote, rows, scalar
+from profile_pipeline.warehouse import code_version, database_name, fingerprint, literal, quote, rows, scalar
 
 STORAGE_VERSION = "v1.5.0"
 """Analysts' DuckDB clients of the 1.x line can open the file."""
@@ -34,6 +34,11 @@ class Generation:
     number: int
     folder: Path
     manifest: dict[str, Any]
+
+    @property
+    def profile_count(self) -> int:
+        """Profiles under the default policy."""
+        return self.manifest["tables"]["profiles"]["rows"]
 
 
 def generations(project: Project) -> list[Generation]:
@@ -59,7 +64,7 @@ def current(project: Project) -> Generation | None:
 def content_fingerprint(con: DuckDBPyConnection, config: Config) -> str:
     """Changes whenever anything that is published could differ."""
     marks = rows(con, "select name, fingerprint from state.built order by name")
-    return fingerprint([m for m in marks if not m[0].startswith("raw.")], config.publication.parquet)
+    return fingerprint([m for m in marks if not m[0].startswith("raw.")], config.publication.parquet, code_version())
 
 
 def publish(con: DuckDBPyConnection, config: Config, project: Project, checks: dict[str, int]) -> Generation:

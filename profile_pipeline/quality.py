@@ -14,6 +14,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
+from profile_pipeline.config.wording import suggestion
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.records.normalise import readable_query
 from profile_pipeline.warehouse import columns_of, quote, rows
@@ -27,6 +28,11 @@ RESULT_FORMAT = {
     "exclude_unexpected_values": True,
     "partial_unexpected_count": 0,
 }
+GENERAL_ARGUMENTS = {
+    "id", "meta", "notes", "result_format", "description", "catch_exceptions", "rendered_content", "severity",
+    "windows", "batch_id", "row_condition", "condition_parser",
+}  # fmt: skip
+"""What every expectation takes; `severity` and `notes` stand beside `kwargs` here."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,43 @@ def _frame_query(con: DuckDBPyConnection, table: str, suite: Sequence[Expectatio
 def _columns_named(item: Expectation) -> list[str]:
     single = [v for k, v in item.kwargs.items() if k in {"column", "column_A", "column_B"}]
     return [*single, *item.kwargs.get("column_list", [])]
+
+
+def definition_problems(item: Expectation) -> list[tuple[str, str]]:
+    """Why Great Expectations would not take an expectation: (key, what is wrong and how to mend it)."""
+    _context()
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
+    from pydantic.v1 import ValidationError
+
+    known = [name for name in list_registered_expectation_implementations() if name.startswith("expect_")]
+    if item.type not in known:
+        fix = suggestion(item.type, known, "see the gallery of Great Expectations")
+        return [("type", f"Great Expectations has no `{item.type}`; {fix}")]
+    kind = get_expectation_impl(item.type)
+    try:
+        kind(**item.kwargs)
+    except ValidationError as error:
+        own = [name for name in kind.__fields__ if name not in GENERAL_ARGUMENTS]
+        worded = [_argument_problem(problem, own) for problem in error.errors()]
+        return list({key: (key, message) for key, message in reversed(worded)}.values())[::-1]
+    except Exception as error:  # some arguments are validated with exceptions of the library's own
+        return [("kwargs", f"refused by Great Expectations ({type(error).__name__}); mend them")]
+    return []
+
+
+def _argument_problem(problem: Any, known: list[str]) -> tuple[str, str]:  # noqa: ANN401
+    name = str(problem["loc"][0])
+    if problem["type"] == "value_error.extra":
+        fix = suggestion(name, known, f"known: {', '.join(known)}")
+        return f"kwargs.{name}", f"unknown argument; {fix}"
+    if problem["type"] == "value_error.missing":
+        return f"kwargs.{name}", f"is missing; add `{name}:`"
+    if name == "__root__":
+        return "kwargs", f"{problem['msg']}; mend them"
+    return f"kwargs.{name}", f"{problem['msg']}; mend it"
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline import charts, profile_ids
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import clusters, edges
-from profile_pipeline.profiles import lineage, timeline
+from profile_pipeline.profiles import lineage
 from profile_pipeline.raw import ledger
 from profile_pipeline.warehouse import count, facts, rows, scalar, table_exists, transaction
 
@@ -30,9 +30,13 @@ def prepare(con: DuckDBPyConnection, *, rebuild: bool = False, accept_volume_cha
         ledger.accept_volume(con)
 
 
-def refused_files(con: DuckDBPyConnection) -> list[str]:
-    """Files that could not be read, each with its reason."""
-    found = rows(con, "select name, reason from raw.files where state = 'refused' order by name")
+def refused_files(con: DuckDBPyConnection, source: str | None = None) -> list[str]:
+    """Files (of one source, or of all) that could not be read, each with its reason."""
+    found = rows(
+        con,
+        "select name, reason from raw.files where state = 'refused' and source = coalesce(?, source) order by name",
+        [source],
+    )
     return [f"{name}: {reason}" for name, reason in found]
 
 
@@ -80,6 +84,16 @@ def quarantine_numbers(con: DuckDBPyConnection) -> Numbers:
     """Refused rows by stage."""
     found = dict(rows(con, "select stage, count(*) from records.quarantine group by 1"))
     return {"unreadable_rows": found.get("raw", 0), "rows_failing_expectations": found.get("records", 0)}
+
+
+def node_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Nodes by kind, suspended values, and the profiles that normalising identifiers saved."""
+    kinds = dict(rows(con, "select kind, count(*) from identity.nodes group by 1"))
+    return {
+        **{f"nodes_{kind}": kinds.get(kind, 0) for kind in ("record", "person", "pseudonymous")},
+        "generic_values": count(con, "identity.generic_values"),
+        "duplicates_avoided_by_normalisation": facts(con, "identity.nodes").get("duplicates_avoided", 0),
+    }
 
 
 def model_numbers(con: DuckDBPyConnection) -> Numbers:
@@ -190,7 +204,7 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
         records=count(con, "records.current"),
         persons=people["persons"],
         pseudonymous=people["pseudonymous"],
-        duplicates_avoided=timeline.duplicates_avoided(con),
+        duplicates_avoided=node_numbers(con)["duplicates_avoided_by_normalisation"],
         links=_links(con, config),
         happened=dict(profile_ids.changes(con)),
     )

@@ -62,13 +62,19 @@ def expression_problem(
     """
     tree = json.loads(scalar(con, "select json_serialize_sql(?)", [f"select ({expression}) from row_shape"]))
     if tree["error"]:
-        return f"is not a DuckDB expression: {_printed(tree['error_message'])}; mend it"
+        return _grammar(expression, tree["error_message"])
     statements = tree["statements"]
     if len(statements) != 1 or not _is_one_value(statements[0]["node"]):
         return ONE_VALUE
     return _forbidden(con, statements[0]["node"]["select_list"], clock) or _binding(
         con, expression, condition
     )
+
+
+def _grammar(expression: str, message: str) -> str:
+    if 'near "from"' in message and not re.search(r"\bfrom\b", expression, re.IGNORECASE):
+        return "ends too early for a DuckDB expression; close the bracket, quote or `case` that is open"
+    return f"is not a DuckDB expression: {_printed(message)}; mend it"
 
 
 def _is_one_value(node: dict[str, Any]) -> bool:

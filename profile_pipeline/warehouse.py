@@ -4,6 +4,7 @@ Stages read and write through a connection from here. What a table holds does no
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -21,7 +22,8 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.errors import BusyError, PipelineError
 
 SCHEMAS = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published", "state")
-SQL_FOLDER = Path(__file__).parent / "sql"
+PACKAGE = Path(__file__).parent
+SQL_FOLDER = PACKAGE / "sql"
 _held: dict[Path, tuple[TextIO, int]] = {}
 
 
@@ -80,7 +82,7 @@ def _prepare(con: DuckDBPyConnection) -> None:
     for schema in SCHEMAS:
         con.execute(f"create schema if not exists {schema}")
     con.execute(
-        "create table if not exists state.built (name text primary key, fingerprint text, "
+        "create table if not exists state.built (name text primary key, fingerprint text, code text, "
         "built_at timestamp with time zone, facts json)"
     )
 
@@ -200,9 +202,19 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+@functools.cache
+def code_version() -> str:
+    """A hash of this package's own sources: tables written by other code are computed afresh."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in {".py", ".sql"}:
+            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def built(con: DuckDBPyConnection, name: str) -> str | None:
-    """The fingerprint under which a table was last written, or None."""
-    return scalar(con, "select fingerprint from state.built where name = ?", [name])
+    """The fingerprint under which this version of the code last wrote a table, or None."""
+    return scalar(con, "select fingerprint from state.built where name = ? and code = ?", [name, code_version()])
 
 
 def facts(con: DuckDBPyConnection, name: str) -> dict[str, Any]:
@@ -213,8 +225,8 @@ def facts(con: DuckDBPyConnection, name: str) -> dict[str, Any]:
 def mark_built(con: DuckDBPyConnection, name: str, mark: str, noted: dict[str, Any] | None = None) -> None:
     """Remember under which fingerprint a table was written, in the same transaction as the table."""
     con.execute(
-        "insert or replace into state.built values (?, ?, ?, ?)",
-        [name, mark, datetime.now(UTC), json.dumps(noted or {}, default=str)],
+        "insert or replace into state.built values (?, ?, ?, ?, ?)",
+        [name, mark, code_version(), datetime.now(UTC), json.dumps(noted or {}, default=str)],
     )
 
 

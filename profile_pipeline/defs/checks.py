@@ -28,9 +28,15 @@ def result(key: Key, check: Check) -> dg.AssetCheckResult:
         check_name=check.name,
         passed=check.success,
         severity=severity(critical=check.severity == "critical"),
-        description=check.notes,
+        description=_said(check),
         metadata={"rows_checked": check.evaluated, "rows_failed": check.failed, "severity": check.severity},
     )
+
+
+def _said(check: Check) -> str:
+    if check.success or not check.failed:
+        return check.notes
+    return f"{check.failed:,} of {check.evaluated:,} rows do not: {check.notes}"
 
 
 def fact(

@@ -42,6 +42,7 @@ def _nodes(config: Config) -> dg.AssetsDefinition:
         },
         lambda con: nodes.build_nodes(con, config),
         deps=["records.current", "records.identifiers", "records.event_subjects"],
+        numbers=runs.node_numbers,
     )
 
 

@@ -38,7 +38,6 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             },
             lambda con: timeline.build_timeline(con, config),
             deps=[MEMBERSHIP, "identity.identifiers", "records.events", "records.event_subjects"],
-            numbers=lambda con: {"duplicates_avoided_by_normalisation": timeline.duplicates_avoided(con)},
         ),
         _unified(config),
     ]

@@ -40,9 +40,8 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
         now = datetime.fromisoformat(options.as_of) if options.as_of else datetime.now(UTC)
         found["scan"] = ledger.scan(con, config, project, now)
 
-    def results(con: DuckDBPyConnection) -> list[dg.AssetCheckResult]:
+    def results(_: DuckDBPyConnection) -> list[dg.AssetCheckResult]:
         scan = found["scan"]
-        refused = scalar(con, "select count(*) from raw.files where state = 'refused'")
         return [
             checks.fact(
                 key, "same_name_same_content", passed=not scan.conflicts, critical=True,
@@ -50,11 +49,7 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
             ),
             checks.fact(
                 key, "every_file_claimed", passed=not scan.unclaimed, critical=False,
-                why="no source's `files:` pattern matches " + ", ".join(scan.unclaimed[:10]), files=len(scan.unclaimed),
-            ),
-            checks.fact(
-                key, "every_file_readable", passed=not refused, critical=False,
-                why="; ".join(runs.refused_files(con)), files=refused,
+                why=_unclaimed(scan.unclaimed), files=len(scan.unclaimed),
             ),
         ]  # fmt: skip
 
@@ -68,14 +63,19 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
         checks=[
             checks.spec(key, "same_name_same_content", "a file name stands for one content for ever", blocking=True),
             checks.spec(key, "every_file_claimed", "every delivered file belongs to a source"),
-            checks.spec(key, "every_file_readable", "every delivered file could be read"),
         ],
         results=results,
     )
 
 
+def _unclaimed(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"no source's `files:` pattern matches {', '.join(names[:10])}{more}" if names else ""
+
+
 def _source(config: Config, project: Project, name: str) -> dg.AssetsDefinition:
     source = config.sources[name]
+    key = key_of(f"raw.{name}")
     return table_step(
         config,
         {f"raw.{name}": f"{source.description or name} As delivered: text, append-only, one row a delivered row."},
@@ -84,7 +84,15 @@ def _source(config: Config, project: Project, name: str) -> dg.AssetsDefinition:
         kinds=(source.format.type, "duckdb"),
         owner=source.owner,
         numbers=partial(runs.source_numbers, name=name),
+        checks=[checks.spec(key, "every_file_readable", "every delivered file could be read")],
+        results=partial(_readable, key=key, name=name),
     )
+
+
+def _readable(con: DuckDBPyConnection, *, key: dg.AssetKey, name: str) -> list[dg.AssetCheckResult]:
+    refused = runs.refused_files(con, name)
+    why = "; ".join(refused)
+    return [checks.fact(key, "every_file_readable", passed=not refused, critical=False, why=why, files=len(refused))]
 
 
 def _load(con: DuckDBPyConnection, *, config: Config, project: Project, name: str) -> None:

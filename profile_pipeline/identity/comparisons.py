@@ -1,5 +1,8 @@
 """Splink settings derived from the semantic types: one comparison a concept, levels from exact to different.
 
+Two models come out: `settings` says how much likelier a pair is one person than strangers, and
+`household_settings` how much likelier it is two people of one household.
+
 The m and u given here are only starting points; training replaces them. They also carry projects that are
 too small to train.
 """
@@ -8,7 +11,12 @@ from typing import Any
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.features import match_fields, usable_rules
+from profile_pipeline.warehouse import literal
 
+SHARED = ("family", "email", "phone", "address")
+"""Comparisons on which members of a household agree."""
+MOST_SOURCES = 20
+"""Beyond this many sources, which sources two records come from is left out of the comparison."""
 Level = tuple[str, str, float, float]
 """Label, SQL condition, m (share of matches at this level), u (share of non-matches)."""
 
@@ -23,7 +31,7 @@ def settings(config: Config) -> dict[str, Any]:
         "probability_two_random_records_match": 0.0001,
         "retain_matching_columns": False,
         "retain_intermediate_calculation_columns": False,
-        "comparisons": _comparisons(found),
+        "comparisons": [*_comparisons(found), *_source_comparison(config)],
         "blocking_rules_to_generate_predictions": [
             {"blocking_rule": f"l.block_{rule.name} = r.block_{rule.name}", "sql_dialect": "duckdb"}
             for rule in usable_rules(set(fields))
@@ -43,9 +51,9 @@ def _comparisons(found: set[str]) -> list[dict[str, Any]]:
     if "birth_date" in found:
         built.append(_comparison("birth_date", "birth_date", _date_levels()))
     if "email" in found:
-        built.append(_comparison("email", "email", _email_levels(), tf="email"))
+        built.append(_comparison("email", "email", _email_levels()))
     if "phone" in found:
-        built.append(_comparison("phone", "phone", _phone_levels(), tf="phone"))
+        built.append(_comparison("phone", "phone", _phone_levels()))
     if found & {"street", "postcode", "city"}:
         built.append(_address_comparison(found))
     if "national_id" in found:
@@ -55,6 +63,22 @@ def _comparisons(found: set[str]) -> list[dict[str, Any]]:
     for name in sorted(name for name in found if name.startswith("x_")):
         built.append(_comparison(name, name, _text_levels(name), tf=name))
     return built
+
+
+def _source_comparison(config: Config) -> list[dict[str, Any]]:
+    """Whether both records are of one source: how clean of duplicates each source is gets learned.
+
+    The starting values say nothing, so an untrained model makes no difference here.
+    """
+    names = [name for name, source in config.record_sources.items() if source.matching]
+    if not 2 <= len(names) <= MOST_SOURCES:
+        return []
+    share = 1 / len(names) ** 2
+    levels: list[Level] = [
+        (f"both {name}", f"source_l = {literal(name)} and source_r = {literal(name)}", share, share)
+        for name in names
+    ]
+    return [_comparison("sources", "source", levels)]
 
 
 def _comparison(

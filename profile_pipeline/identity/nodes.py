@@ -3,6 +3,7 @@
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.spellings import duplicates_avoided
 from profile_pipeline.warehouse import (
     built,
     fingerprint,
@@ -30,8 +31,9 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         replace_table(con, "identity.nodes", _nodes_query())
         replace_table(con, "identity.generic_values", _generic_query(config))
         con.execute("drop table person_namespaces")
-        for table in ("identity.identifiers", "identity.nodes", "identity.generic_values"):
-            mark_built(con, table, mark)
+        mark_built(con, "identity.nodes", mark, {"duplicates_avoided": duplicates_avoided(con, config)})
+        mark_built(con, "identity.identifiers", mark)
+        mark_built(con, "identity.generic_values", mark)
 
 
 def _person_namespaces(con: DuckDBPyConnection, config: Config) -> None:

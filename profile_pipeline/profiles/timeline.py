@@ -10,7 +10,6 @@ from profile_pipeline.warehouse import (
     literal,
     mark_built,
     replace_table,
-    scalar,
     transaction,
     upstream,
 )
@@ -51,14 +50,3 @@ def events_query() -> str:
             e.zone, e.identifiers, e.payload, e.deliveries, e.batch
         from records.events e left join records.event_subjects s using (event_key)
         left join ({MEMBERS}) m on m.record_key = 'event:' || s.subject"""
-
-
-def duplicates_avoided(con: DuckDBPyConnection) -> int:
-    """Profiles that case-sensitive keys would have made in addition: further spellings of one linking identifier."""
-    return int(
-        scalar(
-            con,
-            "select coalesce(sum(len(raw_values) - 1), 0) from profiles.identifiers"
-            " where kind = 'person' and not generic",
-        )
-    )

@@ -1,65 +1,39 @@
 """Delimited text (CSV) read strictly: a malformed line is rejected alone, with its number and a reason.
 
 Speed is traded for certainty: sniffing readers merge columns and accept open quotes in silence (see
-docs/adr/0003-python-csv.md).
+docs/adr/0003-python-csv.md). Lines that are whole records are parsed in blocks; a block with a quoted line
+break or a malformed line is read again record by record.
 """
 
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from profile_pipeline.config.sources import Source
+from profile_pipeline.raw.lines import Lines, Rows
 from profile_pipeline.raw.streams import FileRefused, is_text
+from profile_pipeline.raw.target import Target, agree_columns
+
+CHUNK_ROWS = 50_000
+NEWLINE = ""
+PROBLEMS = {
+    "unexpected end of data": "a quote that is never closed",
+    "field larger": "a quote that is never closed, or a field longer than max_line_bytes",
+    "new-line character": "a line break inside a field without quotes",
+    "'": "text behind a closing quote",
+}
+"""Our words for the beginnings of the csv module's messages; a reason never quotes what was delivered."""
 
 
-@dataclass
-class Rows:
-    """A chunk of a file: good rows with their line numbers, and rejects as (line, reason, content)."""
-
-    lines: list[int] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    rejects: list[tuple[int, str, str]] = field(default_factory=list)
-
-
-class Lines:
-    """Lines of a text stream with their numbers; lines can be handed back to be read again."""
-
-    def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
-        self._text = text
-        self._limit = limit
-        self._returned: list[str] = []
-        self.number = 0
-        self.taken: list[str] = []
-
-    def __iter__(self) -> "Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self._returned.pop() if self._returned else self._read()
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self.taken.append(line)
-        return line
-
-    def _read(self) -> str:
-        line = self._text.readline(self._limit + 1)
-        if len(line) > self._limit and not line.endswith("\n"):
-            while (rest := self._text.readline(self._limit)) and not rest.endswith("\n"):
-                pass
-        return line
-
-    def begin(self) -> int:
-        """Forget the lines of the last record; the number of the line that comes next."""
-        self.taken = []
-        return self.number + 1
-
-    def hand_back(self) -> None:
-        """Keep only the first line of the record; the others are read again as records of their own."""
-        again = self.taken[1:]
-        self._returned += reversed(again)
-        self.number -= len(again)
+def load(target: Target, text: io.TextIOWrapper) -> list[str]:
+    """Append the rows of a file to its raw table; notes for the ledger."""
+    header = read_header(text, target.source)
+    notes = agree_columns(header, target.source)
+    for chunk in read_rows(text, target.source, len(header), CHUNK_ROWS):
+        target.reject(chunk.rejects)
+        if chunk.rows:
+            target.insert(chunk.lines, dict(zip(header, zip(*chunk.rows, strict=True), strict=True)))
+    return notes
 
 
 def read_header(text: io.TextIOWrapper, source: Source) -> list[str]:
@@ -69,51 +43,93 @@ def read_header(text: io.TextIOWrapper, source: Source) -> list[str]:
     line = text.readline(source.format.max_line_bytes)
     if not line.strip():
         raise FileRefused("is empty: not even a header line; deliver it again or remove it")
-    return [name.strip() for name in next(csv.reader([line], **_dialect(source)))]
+    if not is_text(line):
+        raise FileRefused(f"has a header that is not {source.format.encoding}; set the `encoding` of the source")
+    try:
+        return [name.strip() for name in next(csv.reader([line], strict=True, **_dialect(source)))]
+    except csv.Error:
+        raise FileRefused("has a header line with an open quote; mend it or set `quote` of the source") from None
 
 
 def _dialect(source: Source) -> dict[str, str]:
     return {"delimiter": source.format.delimiter, "quotechar": source.format.quote}
 
 
-def read_rows(text: io.TextIOWrapper, source: Source, width: int, chunk: int) -> Iterator[Rows]:
+def read_rows(text: io.TextIOWrapper, source: Source, width: int, chunk: int) -> Iterator[Rows[list[str]]]:
     """The file in chunks of about `chunk` rows, each row `width` texts long."""
     limit = source.format.max_line_bytes
     csv.field_size_limit(limit)
-    feed = Lines(text, limit)
-    feed.number = 1 if source.format.header else 0
-    result = Rows()
-    reader = csv.reader(feed, strict=True, **_dialect(source))
-    while True:
-        start = feed.begin()
-        try:
-            row = next(reader)
-            problem = _problem(row, feed.taken, width, limit)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            problem = f"malformed: {error}"
-        if problem is None:
-            result.lines.append(start)
-            result.rows.append(row)
-        elif problem:
-            result.rejects.append((start, problem, feed.taken[0][:limit].rstrip("\r\n")))
-            feed.hand_back()
-            reader = csv.reader(feed, strict=True, **_dialect(source))
-        if len(result.rows) + len(result.rejects) >= chunk:
+    feed = Lines(text, limit, NEWLINE, number=1 if source.format.header else 0)
+    result: Rows[list[str]] = Rows()
+    while block := feed.block():
+        if not _read_block(result, feed, block, source, width):
+            feed.hand_back(block)
+            _read_records(result, feed, source, width)
+        if len(result) >= chunk:
             yield result
             result = Rows()
     yield result
 
 
+def _read_block(
+    result: Rows[list[str]], feed: Lines, block: list[str], source: Source, width: int
+) -> bool:
+    """Add the rows of a block in which every line is a record by itself; False, and nothing added, for others."""
+    limit = source.format.max_line_bytes
+    try:
+        rows = list(csv.reader(block, strict=True, **_dialect(source)))
+    except csv.Error:
+        return False
+    if len(rows) != len(block) or len(max(block, key=len)) > limit:
+        return False
+    first = feed.number + 1
+    feed.number += len(block)
+    if is_text("".join(block)) and all(len(row) == width for row in rows):
+        result.lines.extend(range(first, feed.number + 1))
+        result.rows.extend(rows)
+        return True
+    for number, row, line in zip(range(first, feed.number + 1), rows, block, strict=True):
+        _add(result, number, row, _problem(row, [line], width, limit), line, limit)
+    return True
+
+
+def _read_records(result: Rows[list[str]], feed: Lines, source: Source, width: int) -> None:
+    """Add records until none of the lines that were handed back is left."""
+    limit = source.format.max_line_bytes
+    reader = csv.reader(feed, strict=True, **_dialect(source))
+    while feed.waiting:
+        start, row = feed.begin(), []
+        try:
+            row = next(reader)
+            problem = _problem(row, feed.taken, width, limit)
+        except csv.Error as error:
+            problem = _reason(error)
+        _add(result, start, row, problem, feed.taken[0], limit)
+        if problem:
+            feed.keep_first()
+            reader = csv.reader(feed, strict=True, **_dialect(source))
+
+
+def _add(
+    result: Rows[list[str]], number: int, row: list[str], problem: str | None, line: str, limit: int
+) -> None:
+    if problem is None:
+        result.keep(number, row)
+    elif problem:
+        result.reject(number, problem, line, limit)
+
+
 def _problem(row: list[str], taken: list[str], width: int, limit: int) -> str | None:
     """Why a row is refused; None when it is good, empty text when the line is blank."""
-    if len(row) == width:
-        if len(taken) == 1 and len(taken[0]) > limit:
-            return f"line longer than {limit:,} characters"
-        return None if all(map(is_text, taken)) else "bytes that do not fit the declared encoding"
+    if any(len(line) > limit for line in taken):
+        return f"line longer than {limit:,} characters"
     if not row:
         return ""
-    if len(taken[0]) > limit:
-        return f"line longer than {limit:,} characters"
-    return f"{len(row)} fields instead of {width}"
+    if not all(map(is_text, taken)):
+        return "bytes that do not fit the declared encoding"
+    return None if len(row) == width else f"{len(row)} fields instead of {width}"
+
+
+def _reason(error: csv.Error) -> str:
+    text = str(error)
+    return next((words for start, words in PROBLEMS.items() if text.startswith(start)), "malformed quoting")

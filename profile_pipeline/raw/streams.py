@@ -4,6 +4,7 @@ import codecs
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,11 @@ from profile_pipeline.config.sources import FileFormat
 from profile_pipeline.errors import PipelineError
 
 CHUNK = 1 << 20
-UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MARKS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""Byte order marks by encoding; that of UTF-32 begins with that of UTF-16."""
 
 
 class FileRefused(PipelineError):  # noqa: N818  a state of the ledger, named by its word
@@ -64,7 +69,10 @@ class Capped(io.RawIOBase):
 
     def readinto(self, buffer: bytearray) -> int:  # ty: ignore[invalid-method-override]
         """Fill the buffer; raises FileRefused once the cap is passed."""
-        data = self._stream.read(len(buffer))
+        try:
+            data = self._stream.read(len(buffer))
+        except (OSError, EOFError, ValueError, zlib.error):  # what gzip and zstd raise for damaged bytes
+            raise FileRefused("is damaged: it cannot be decompressed; deliver it again") from None
         self._seen += len(data)
         if self._seen > self._limit:
             raise FileRefused(
@@ -108,16 +116,24 @@ def decompressed(file: HashedFile, path: Path, rule: FileFormat) -> BinaryIO:
 
 def text_lines(stream: BinaryIO, rule: FileFormat, newline: str) -> io.TextIOWrapper:
     """The stream as text; bytes that do not fit the encoding become lone surrogates, seen by `is_text`."""
+    encoding = known_encoding(rule.encoding)
     head = stream.peek(4)[:4]  # ty: ignore[unresolved-attribute]
-    encoding = "utf-8-sig" if rule.encoding.lower() in {"utf-8", "utf8"} else rule.encoding
-    if head.startswith(UTF16_MARKS) and "16" not in encoding:
-        raise FileRefused(f"is UTF-16, not {rule.encoding}; set `encoding: utf-16` for the source")
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise FileRefused(f"encoding {rule.encoding} is unknown; use a name such as windows-1252") from None
-    errors = "strict" if "16" in encoding or "32" in encoding else "surrogateescape"
+    marked = next((name for name, marks in MARKS.items() if head.startswith(marks)), None)
+    if marked and not encoding.startswith(marked):
+        raise FileRefused(f"is {marked.upper()}, not {rule.encoding}; set `encoding: {marked}` for the source")
+    errors = "strict" if encoding.startswith(tuple(MARKS)) else "surrogateescape"
+    # surrogateescape lets one bad byte spoil its line only; the wide encodings lose their step instead
     return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline)
+
+
+def known_encoding(name: str) -> str:
+    """The codec of an encoding's name; raises FileRefused for one that is unknown or gives no text."""
+    try:
+        "".encode(name)
+        found = codecs.lookup(name).name
+    except (LookupError, UnicodeError):
+        raise FileRefused(f"encoding {name} is unknown; use a name such as windows-1252") from None
+    return "utf-8-sig" if found == "utf-8" else found
 
 
 def is_text(line: str) -> bool:

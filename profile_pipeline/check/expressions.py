@@ -1,0 +1,105 @@
+"""Expressions of sources and conditions of audiences, bound to the columns they may use."""
+
+from collections.abc import Iterator
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.check.problem import Problem
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Source
+from profile_pipeline.raw import intake, ledger
+from profile_pipeline.records import normalise
+from profile_pipeline.records.mapping import staged_query
+from profile_pipeline.records.normalise import value_type
+from profile_pipeline.sandbox import expression_problem, sandbox, shape
+from profile_pipeline.warehouse import rows, scrubbed
+
+PROFILE_COLUMNS = {
+    "profile_id": "text", "kind": "text", "record_count": "bigint", "sources": "text[]",
+    "identity_map": "map(text, text[])", "event_count": "bigint", "last_event_at": "timestamptz",
+    "first_observed_at": "timestamptz", "last_observed_at": "timestamptz", "flagged": "boolean",
+    "policy": "text", "policy_version": "integer",
+}  # fmt: skip
+Located = tuple[str, str, bool]
+"""Key path below the source, the expression, and whether it is a condition."""
+
+
+def profile_columns(config: Config) -> dict[str, str]:
+    """Columns and DuckDB types of the profile table, for audiences."""
+    fields = {name: value_type(attribute) for name, attribute in config.attributes.items()}
+    return {**PROFILE_COLUMNS, **fields}
+
+
+def source_problems(config: Config) -> list[Problem]:
+    """Expressions of sources that do not work with the columns of their contract."""
+    with sandbox() as con:
+        found = [
+            problem for name, source in config.sources.items() for problem in _of_source(con, name, source)
+        ]
+        spoilt = {problem.key.split(".")[1] for problem in found}
+        whole = [name for name in config.sources if name not in spoilt]
+        return [*found, *_together(con, config, whole)]
+
+
+def _of_source(con: DuckDBPyConnection, name: str, source: Source) -> list[Problem]:
+    shape(con, dict.fromkeys(source.columns, "text"))
+    checked = (
+        (key, expression_problem(con, text, condition=condition))
+        for key, text, condition in source_expressions(source)
+    )
+    return [Problem("sources.yaml", f"sources.{name}.{key}", message) for key, message in checked if message]
+
+
+def source_expressions(source: Source) -> Iterator[Located]:
+    """Every expression of a source, in the order of the file."""
+    single = (
+        ("where", source.where, True),
+        ("key", source.key, False),
+        ("delete_when", source.delete_when, True),
+    )
+    yield from ((key, text, condition) for key, text, condition in single if text)
+    if source.time:
+        yield "time.value", source.time.value, False
+    if source.event:
+        parts = {"id": source.event.id, "type": source.event.type, "channel": source.event.channel}
+        yield from ((f"event.{key}", text, False) for key, text in parts.items() if text)
+    for field in source.attributes:
+        mapping = source.mapping(field)
+        yield f"attributes.{field}", mapping.value, False
+        if mapping.cleared:
+            yield f"attributes.{field}.cleared", mapping.cleared, True
+    yield from ((f"identifiers.{space}", text, False) for space, text in source.identifiers.items())
+
+
+def _together(con: DuckDBPyConnection, config: Config, names: list[str]) -> list[Problem]:
+    """Sources whose expressions are sound one by one, but not in the query that a run makes of them."""
+    con.execute("create schema if not exists raw")
+    ledger.create_tables(con)
+    normalise.register(con)
+    found = []
+    for name in names:
+        try:
+            intake.create_table(con, name, config.sources[name])
+            rows(con, f"describe {staged_query(config, name, [])}")
+        except duckdb.Error as error:
+            message = f"its rules do not work together: {scrubbed(error)}; mend its expressions"
+            found.append(Problem("sources.yaml", f"sources.{name}", message))
+    return found
+
+
+def audience_problems(config: Config) -> list[Problem]:
+    """Audience conditions that do not work with the columns of the profile table."""
+    found = []
+    with sandbox() as con:
+        shape(con, profile_columns(config))
+        for name, audience in config.audiences.audiences.items():
+            message = expression_problem(con, audience.where, condition=True, clock=True)
+            if message:
+                found.append(Problem("audiences.yaml", f"audiences.{name}.where", message))
+            if audience.consent and config.attributes[audience.consent].type not in {"consent", "boolean"}:
+                kind = config.attributes[audience.consent].type
+                fix = "name a field of type consent or boolean"
+                key = f"audiences.{name}.consent"
+                found.append(Problem("audiences.yaml", key, f"`{audience.consent}` is of type {kind}; {fix}"))
+    return found

@@ -1,0 +1,1 @@
+"""Refused rows: listed, exported for repair, and delivered again."""

@@ -1,0 +1,21 @@
+"""Parquet: DuckDB reads the file, every value as text; the ledger's hash tells whether a bit has flipped."""
+
+from pathlib import Path
+
+from profile_pipeline.raw.target import Target, agree_columns
+from profile_pipeline.warehouse import literal, quote, rows
+
+
+def load(target: Target, path: Path) -> list[str]:
+    """Append the rows of a file to its raw table; notes for the ledger. `_line` is the row number from 1."""
+    file = f"read_parquet({literal(path)}, file_row_number = true)"
+    delivered = [column for column, *_ in rows(target.con, f"describe select * exclude (file_row_number) from {file}")]
+    notes = agree_columns(delivered, target.source)
+    kept = [column for column in target.source.columns if column in delivered]
+    names = "".join(", " + quote(column) for column in kept)
+    values = "".join(f", cast({quote(column)} as text)" for column in kept)
+    target.con.execute(
+        f"insert into raw.{target.name} (_file, _line{names})"
+        f" select {target.file_id}, file_row_number + 1{values} from {file}"
+    )
+    return notes
