@@ -23,7 +23,7 @@ demo: setup ## the whole graph on the demo data, then what to look at
 	@$(BIN)/profile-pipeline demo
 
 ui: setup ## the Dagster UI on loopback, port 3000
-	@DAGSTER_HOME=$(CURDIR) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	@$(BIN)/profile-pipeline ui
 
 test: setup ## every test
 	@$(BIN)/python -m pytest

@@ -112,7 +112,9 @@ def make_project(folder: Path, target: Path) -> Project:
     project.rules.mkdir()
     shutil.copyfile(folder / "records.parquet", sources / "records.parquet")
     with duckdb.connect() as con:
-        columns = [c for c, *_ in rows(con, "describe from read_parquet(?)", [str(folder / "records.parquet")])]
+        columns = [
+            c for c, *_ in rows(con, "describe from read_parquet(?)", [str(folder / "records.parquet")])
+        ]
         query = "select distinct source from read_parquet(?) order by 1"
         names = [name for (name,) in rows(con, query, [str(folder / "records.parquet")])]
     for file, content in rules(columns, names).items():

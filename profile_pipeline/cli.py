@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,12 @@ sources = typer.Typer(no_args_is_help=True, help="Describe what is delivered.")
 quarantine = typer.Typer(no_args_is_help=True, help="Rows refused with a reason.")
 batch = typer.Typer(no_args_is_help=True, help="What each run took in.")
 generations = typer.Typer(no_args_is_help=True, help="Published generations.")
-for name, group in {"sources": sources, "quarantine": quarantine, "batch": batch, "publish": generations}.items():
+for name, group in {
+    "sources": sources,
+    "quarantine": quarantine,
+    "batch": batch,
+    "publish": generations,
+}.items():
     app.add_typer(group, name=name)
 
 console = Console()
@@ -40,12 +45,13 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
 ProjectFolder = Annotated[
-    Path | None, typer.Option("--project", "-p", help="Project folder; default: the current one, else the demo.")
+    Path | None,
+    typer.Option("--project", "-p", help="Project folder; default: the current one, else the demo."),
 ]
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors() -> Generator[None]:
     """One line instead of a traceback, and an exit code that scripts can use."""
     try:
         yield
@@ -76,7 +82,7 @@ def as_json(value: Any) -> None:  # noqa: ANN401
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[Any]:
+def opened(project: Project) -> Generator[Any]:
     """The warehouse under the project's lock."""
     from profile_pipeline.warehouse import connect, run_lock
 
@@ -101,9 +107,13 @@ def demo(quiet: Quiet = False) -> None:
 def run(
     project: ProjectFolder = None,
     as_of: Annotated[str, typer.Option(help="ISO time that counts as now.")] = "",
-    threshold: Annotated[float | None, typer.Option(help="Match weight above which a pair is a link.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Match weight above which a pair is a link.")
+    ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train a new matching model.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Compute every table afresh; ids persist.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Compute every table afresh; ids persist.")
+    ] = False,
     accept_volume_change: Annotated[
         bool, typer.Option("--accept-volume-change", help="Let a much smaller full delivery through.")
     ] = False,
@@ -127,7 +137,9 @@ def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output:
 
     config = load_config(project.rules)
     if not config.sources:
-        raise PipelineError("sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one")
+        raise PipelineError(
+            "sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one"
+        )
     with run_lock(project.state), display.progress(console, enabled=not (quiet or json_output)) as progress:
         from profile_pipeline.defs.run import Options, run_graph
 
@@ -136,7 +148,9 @@ def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output:
         errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False)
     for check in result.failed_checks:
         if check.blocking:
-            errors.print(f"[red]blocked:[/] {check.asset} {check.name}: {display.plain(check.why)}", highlight=False)
+            errors.print(
+                f"[red]blocked:[/] {check.asset} {check.name}: {display.plain(check.why)}", highlight=False
+            )
     if result.success:
         _report(project, result.failed_checks, quiet=quiet, json_output=json_output)
         return 0
@@ -183,7 +197,9 @@ def init(folder: Annotated[Path, typer.Argument(help="New project folder.")]) ->
 
         for path in init_project(folder):
             console.print(f"  {path}", highlight=False)
-        console.print(f"Next: put deliveries into {folder}/data/sources, then: profile-pipeline sources infer FILE")
+        console.print(
+            f"Next: put deliveries into {folder}/data/sources, then: profile-pipeline sources infer FILE"
+        )
 
 
 @sources.command("infer")
@@ -257,7 +273,9 @@ def evaluate(
 
 @app.command()
 def lookup(
-    identifier: Annotated[str, typer.Argument(help="E-mail, phone, any id, profile id, or retired profile id.")],
+    identifier: Annotated[
+        str, typer.Argument(help="E-mail, phone, any id, profile id, or retired profile id.")
+    ],
     project: ProjectFolder = None,
     json_output: AsJson = False,
 ) -> None:
@@ -290,7 +308,8 @@ def quarantine_list(project: ProjectFolder = None, json_output: AsJson = False) 
 
 @quarantine.command("export")
 def quarantine_export(
-    folder: Annotated[Path, typer.Argument(help="Folder to write the rows into.")], project: ProjectFolder = None
+    folder: Annotated[Path, typer.Argument(help="Folder to write the rows into.")],
+    project: ProjectFolder = None,
 ) -> None:
     """Write refused rows to files that can be repaired. They hold personal data."""
     with plain_errors():
@@ -346,7 +365,9 @@ def batch_revert(
         with opened(chosen(project)) as con:
             files = files_of(con, number)
             if not files:
-                raise PipelineError(f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches")
+                raise PipelineError(
+                    f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches"
+                )
             display.table(console, ["file", "rows"], files)
             if dry_run:
                 return
@@ -364,7 +385,12 @@ def publish_list(project: ProjectFolder = None, json_output: AsJson = False) -> 
         where = chosen(project)
         live = publish.current(where)
         found = [
-            (g.number, "live" if live and g.number == live.number else "", g.manifest["as_of"], g.profile_count)
+            (
+                g.number,
+                "live" if live and g.number == live.number else "",
+                g.manifest["as_of"],
+                g.profile_count,
+            )
             for g in publish.generations(where)
         ]
         if json_output:
@@ -416,18 +442,19 @@ def ui(
 ) -> None:
     """Open the project in the Dagster UI, with schedule and sensors, on loopback."""
     with plain_errors():
-        from profile_pipeline.defs.run import dagster_home
+        from profile_pipeline.defs.run import WORKSPACE, dagster_home
 
         where = chosen(project)
         load_config(where.rules)
+        home = dagster_home(where)
         os.environ |= {
-            "DAGSTER_HOME": str(dagster_home(where)),
+            "DAGSTER_HOME": str(home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "PROFILE_RULES": str(where.rules),
             "PROFILE_DATA": str(where.data),
         }
         dagster = str(Path(sys.executable).with_name("dagster"))
-        arguments = ["dev", "-m", "profile_pipeline.definitions", "-h", "127.0.0.1", "-p", str(port)]
+        arguments = ["dev", "-w", str(home / WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
         os.execv(dagster, [dagster, *arguments])  # noqa: S606  no shell, no outside input
 
 

@@ -1,6 +1,6 @@
 """What the command line shows: progress, summaries and tables. Numbers and names of things, no logic."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from profile_pipeline.config.project import PACKAGE_RULES, Project
 if TYPE_CHECKING:
     from profile_pipeline.check import Problem
     from profile_pipeline.defs.run import FailedCheck
-    from profile_pipeline.evaluate import Evaluation
+    from profile_pipeline.evaluate import Evaluation, ThresholdRow
     from profile_pipeline.infer import Proposal
     from profile_pipeline.lookup import Found
     from profile_pipeline.publish import Generation
@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 @contextmanager
-def progress(console: Console, *, enabled: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def progress(console: Console, *, enabled: bool) -> Generator[Callable[[str, int, int], None] | None]:
     """A bar for each stage; yields a function that moves them."""
     if not enabled:
         yield None
@@ -71,7 +71,7 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if hasattr(value, "isoformat"):
-        return value.isoformat(sep=" ", timespec="seconds")[:19]  # ty: ignore[call-non-callable]
+        return value.isoformat(sep=" ", timespec="seconds")[:19]  # ty: ignore[not-callable]
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return str(value)
@@ -97,7 +97,9 @@ def summary(console: Console, found: "Summary", live: "Generation", warnings: li
     if warnings:
         console.print(f"\n{len(warnings)} checks have something to say (nothing blocks):", style="yellow")
         for check in warnings:
-            console.print(f"  {check.asset} {check.name}: {plain(check.why)}", highlight=False, soft_wrap=True)
+            console.print(
+                f"  {check.asset} {check.name}: {plain(check.why)}", highlight=False, soft_wrap=True
+            )
     console.print(f"\npublished: generation {live.number} in {live.folder}", highlight=False, soft_wrap=True)
 
 
@@ -120,7 +122,9 @@ def status(
     """What is live and what waits for attention."""
     if live:
         as_of = live.manifest["as_of"]
-        console.print(f"live: generation {live.number}, as of {as_of}, {live.profile_count:,} profiles", highlight=False)
+        console.print(
+            f"live: generation {live.number}, as of {as_of}, {live.profile_count:,} profiles", highlight=False
+        )
     else:
         console.print("nothing is published yet")
     table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], batches)
@@ -130,7 +134,11 @@ def status(
 
 def proposal(console: Console, found: "Proposal") -> None:
     """A proposed source: columns, then the YAML, then open questions."""
-    table(console, ["column", "field", "type", "confidence", "reason"], found.rows)
+    table(
+        console,
+        ["column", "field", "type", "confidence", "reason"],
+        [(row.column, row.field, row.type, row.confidence, row.reason) for row in found.rows],
+    )
     console.print()
     console.print(found.yaml, markup=False, highlight=False, soft_wrap=True)
     for question in found.questions:
@@ -141,19 +149,32 @@ def problems(console: Console, found: Sequence["Problem"]) -> None:
     """Every mistake in one line."""
     for problem in found:
         style = "red" if problem.severity == "error" else "yellow"
-        console.print(f"[{style}]{problem.severity}:[/] {plain(problem.message)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[{style}]{problem.severity}:[/] {plain(problem.message)}", highlight=False, soft_wrap=True
+        )
     wrong = sum(problem.severity == "error" for problem in found)
     console.print(f"{wrong} errors, {len(found) - wrong} warnings" if found else "rules and deliveries agree")
 
 
-def evaluation(console: Console, found: "Evaluation", thresholds: Sequence[Any]) -> None:
+def evaluation(console: Console, found: "Evaluation", thresholds: Sequence["ThresholdRow"]) -> None:
     """Figures of the published clusters, then of raw scores over thresholds."""
-    from dataclasses import asdict, astuple, fields
-
-    table(console, ["published clusters", ""], list(asdict(found).items()))
-    if thresholds:
-        console.print()
-        table(console, [f.name.replace("_", " ") for f in fields(thresholds[0])], [astuple(row) for row in thresholds])
+    counts = ("records", "missing", "unlabelled", "entities", "profiles", "true_pairs", "found_pairs")
+    table(
+        console, ["labels against profiles", ""], [(c.replace("_", " "), getattr(found, c)) for c in counts]
+    )
+    console.print()
+    measures = {"pairwise": found.pairwise, "B-cubed": found.b_cubed, "whole clusters": found.clusters}
+    table(
+        console,
+        ["published clusters", "precision", "recall", "F1"],
+        [(name, score.precision, score.recall, score.f1) for name, score in measures.items()],
+    )
+    console.print()
+    table(
+        console,
+        ["raw scores from match weight", "pairs", "precision", "recall", "F1"],
+        [(r.threshold, r.pairs, r.score.precision, r.score.recall, r.score.f1) for r in thresholds],
+    )
 
 
 def profiles(console: Console, found: Sequence["Found"]) -> None:
@@ -162,13 +183,18 @@ def profiles(console: Console, found: Sequence["Found"]) -> None:
         console.print("no profile carries this identifier")
     for item in found:
         console.print(f"profile {item.profile_id} (found by {item.found_by})", style="bold", highlight=False)
-        facts = [(k, item.values[k]) for k in ("kind", "record_count", "event_count", "sources", "last_event_at")]
+        facts = [
+            (k, item.values[k]) for k in ("kind", "record_count", "event_count", "sources", "last_event_at")
+        ]
         table(console, ["", ""], facts)
         console.print()
         table(
             console,
             ["field", "value", "source record", "rule", "observed (UTC)"],
-            [(r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"]) for r in item.lineage],
+            [
+                (r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"])
+                for r in item.lineage
+            ],
         )
         console.print()
         table(

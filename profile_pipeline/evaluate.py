@@ -111,7 +111,9 @@ def _evaluation(con: DuckDBPyConnection, missing: int) -> Evaluation:
     true = _pairs(con, "select count(*) as n from temp.judged group by entity_id")
     found = _pairs(con, "select count(*) as n from temp.judged group by profile_id")
     common = _pairs(con, "select count(*) as n from temp.judged group by entity_id, profile_id")
-    unlabelled = scalar(con, "select count(*) from records.current anti join temp.labelled using (record_key)")
+    unlabelled = scalar(
+        con, "select count(*) from records.current anti join temp.labelled using (record_key)"
+    )
     return Evaluation(
         records=records, missing=missing, unlabelled=unlabelled, entities=entities, profiles=profiles,
         true_pairs=true, found_pairs=found, pairwise=score(common, found, true),
@@ -140,7 +142,9 @@ def _labelled(con: DuckDBPyConnection, labels: Path) -> Generator[int]:
             "temp.labelled",
             "select record_key, entity_id from temp.label_file join records.current using (source, source_key)",
         )
-        yield scalar(con, "select count(*) from temp.label_file anti join records.current using (source, source_key)")
+        yield scalar(
+            con, "select count(*) from temp.label_file anti join records.current using (source, source_key)"
+        )
     finally:
         for table in ("label_file", "labelled", "judged"):
             con.execute(f"drop table if exists temp.{table}")
@@ -176,7 +180,9 @@ def _check(con: DuckDBPyConnection, labels: Path) -> None:
     for column, name in (("source", "source"), ("source_key", "record_id"), ("entity_id", "entity_id")):
         empty = scalar(con, f"select count(*) from temp.label_file where {quote(column)} is null")
         if empty:
-            raise PipelineError(f"{labels.name}: column `{name}` is empty in {empty} rows; fill it or drop them")
+            raise PipelineError(
+                f"{labels.name}: column `{name}` is empty in {empty} rows; fill it or drop them"
+            )
     known = [name for (name,) in rows(con, "select distinct source from records.current order by 1")]
     for (source,) in rows(con, "select distinct source from temp.label_file order by 1"):
         if source not in known:
@@ -186,7 +192,9 @@ def _check(con: DuckDBPyConnection, labels: Path) -> None:
             )
     twice = scalar(con, "select count(*) - count(distinct (source, source_key)) from temp.label_file")
     if twice:
-        raise PipelineError(f"{labels.name}: column `entity_id`: {twice} records have several entities; keep one each")
+        raise PipelineError(
+            f"{labels.name}: column `entity_id`: {twice} records have several entities; keep one each"
+        )
 
 
 def best(table: list[ThresholdRow]) -> ThresholdRow | None:

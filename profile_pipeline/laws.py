@@ -21,7 +21,10 @@ from profile_pipeline.warehouse import built, facts, fingerprint, literal, mark_
 def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> list[Check]:
     """Every check of a source, those without rows to judge included."""
     known = staging.checks(con, source)
-    expected = {e.label: Check(e.label, e.severity, True, 0, 0, e.notes) for e in staging.expected_checks(config, source)}
+    expected = {
+        e.label: Check(e.label, e.severity, True, 0, 0, e.notes)
+        for e in staging.expected_checks(config, source)
+    }
     expected["error_share"] = Check("error_share", "critical", True, 0, 0, "")
     if config.sources[source].delivery == "full":
         expected["volume"] = Check("volume", "critical", True, 0, 0, "")

@@ -56,7 +56,13 @@ def source_numbers(con: DuckDBPyConnection, name: str) -> Numbers:
         " count(*) filter (state = 'duplicate'), coalesce(sum(rejected_count), 0) from raw.files where source = ?",
         [name],
     )[0]
-    return dict(zip(("files_loaded", "files_refused", "files_repeated", "lines_rejected"), map(int, found), strict=True))
+    return dict(
+        zip(
+            ("files_loaded", "files_refused", "files_repeated", "lines_rejected"),
+            map(int, found),
+            strict=True,
+        )
+    )
 
 
 def validation_numbers(con: DuckDBPyConnection, name: str) -> Numbers:
@@ -68,7 +74,9 @@ def validation_numbers(con: DuckDBPyConnection, name: str) -> Numbers:
 
 def clock_numbers(con: DuckDBPyConnection) -> Numbers:
     """How often a record has no usable time of its own."""
-    share = scalar(con, "select count(*) filter (clock <> 'source') / greatest(count(*), 1) from records.current")
+    share = scalar(
+        con, "select count(*) filter (clock <> 'source') / greatest(count(*), 1) from records.current"
+    )
     return {"fallback_to_ingestion_clock_share": float(share)}
 
 
@@ -106,7 +114,9 @@ def edge_numbers(con: DuckDBPyConnection) -> Numbers:
     """Links by kind, the threshold and what it is expected to give; with the histogram of match weights."""
     noted = facts(con, "identity.edges")
     kinds = dict(rows(con, "select type, count(*) from identity.edges where accepted group by 1"))
-    svg = charts.histogram(edges.weight_histogram(con), "Scored pairs by match weight", noted.get("threshold"), "threshold")
+    svg = charts.histogram(
+        edges.weight_histogram(con), "Scored pairs by match weight", noted.get("threshold"), "threshold"
+    )
     return {
         "links_deterministic": kinds.get("deterministic", 0),
         "links_probabilistic": kinds.get("probabilistic", 0),
@@ -138,7 +148,9 @@ def cluster_numbers(con: DuckDBPyConnection) -> Numbers:
         "match_rate": 1 - groups / nodes if nodes else 0.0,
         "largest_cluster": max(sizes, default=0),
         "flagged_nodes": count(con, "identity.clusters", "flagged"),
-        "cluster_sizes": chart(charts.histogram(list(sizes.items()), "Clusters by number of nodes"), "cluster sizes"),
+        "cluster_sizes": chart(
+            charts.histogram(list(sizes.items()), "Clusters by number of nodes"), "cluster sizes"
+        ),
     }
 
 
@@ -211,7 +223,14 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
 
 
 def _links(con: DuckDBPyConnection, config: Config) -> dict[str, int]:
-    found = {f"shared {name}": 0 for name, space in config.namespaces.items() if space.link and space.kind == "person"}
-    by_name = rows(con, "select namespace, count(*) from identity.edges where accepted and type = 'deterministic' group by 1")
+    found = {
+        f"shared {name}": 0
+        for name, space in config.namespaces.items()
+        if space.link and space.kind == "person"
+    }
+    by_name = rows(
+        con,
+        "select namespace, count(*) from identity.edges where accepted and type = 'deterministic' group by 1",
+    )
     found |= {f"shared {name}": n for name, n in by_name}
     return found | {"probabilistic": count(con, "identity.edges", "accepted and type = 'probabilistic'")}

@@ -46,9 +46,9 @@ def settings(temp: Path, memory: str, threads: int) -> dict[str, Any]:
 
 
 def default_memory() -> str:
-    """Half of the machine's memory: Splink, pandas and Arrow live beside DuckDB."""
+    """A quarter of the machine's memory: Splink, pandas and Arrow live beside it, and spilling costs little."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{total // 2 // 2**20}MiB"
+    return f"{max(total // 4, 2**30) // 2**20}MiB"
 
 
 @contextmanager
@@ -214,7 +214,9 @@ def code_version() -> str:
 
 def built(con: DuckDBPyConnection, name: str) -> str | None:
     """The fingerprint under which this version of the code last wrote a table, or None."""
-    return scalar(con, "select fingerprint from state.built where name = ? and code = ?", [name, code_version()])
+    return scalar(
+        con, "select fingerprint from state.built where name = ? and code = ?", [name, code_version()]
+    )
 
 
 def facts(con: DuckDBPyConnection, name: str) -> dict[str, Any]:

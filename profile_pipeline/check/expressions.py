@@ -8,7 +8,8 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.check.problem import Problem
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
-from profile_pipeline.raw import intake, ledger
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.raw import ledger, target
 from profile_pipeline.records import normalise
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.records.normalise import value_type
@@ -80,8 +81,10 @@ def _together(con: DuckDBPyConnection, config: Config, names: list[str]) -> list
     found = []
     for name in names:
         try:
-            intake.create_table(con, name, config.sources[name])
+            target.create_table(con, name, config.sources[name])
             rows(con, f"describe {staged_query(config, name, [])}")
+        except PipelineError as error:
+            found.append(Problem.from_line(str(error)))
         except duckdb.Error as error:
             message = f"its rules do not work together: {scrubbed(error)}; mend its expressions"
             found.append(Problem("sources.yaml", f"sources.{name}", message))

@@ -10,9 +10,9 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.config.sources import Source
 from profile_pipeline.raw import delimited
-from profile_pipeline.raw.target import agree_columns
-from profile_pipeline.raw.ledger import deliveries
+from profile_pipeline.raw.ledger import Delivery, deliveries
 from profile_pipeline.raw.streams import FileRefused, HashedFile, decompressed, text_lines
+from profile_pipeline.raw.target import agree_columns
 from profile_pipeline.warehouse import literal, rows
 
 
@@ -28,7 +28,7 @@ def file_problems(config: Config, project: Project) -> list[Problem]:
     headers = [
         problem for item in found for problem in _header(item.name, item.path, config.sources[item.source])
     ]
-    return [*_strangers(config, unclaimed), *absent, *_shared(config, found_by_name(found)), *headers]
+    return [*_strangers(config, unclaimed), *absent, *_shared(config, _claims(found)), *headers]
 
 
 def _no_files(source: Source, unclaimed: list[str]) -> str:
@@ -43,7 +43,7 @@ def _strangers(config: Config, unclaimed: list[str]) -> list[Problem]:
     return [Problem(name, "", f"no source claims this file; {fix}", "warning") for name in unclaimed]
 
 
-def found_by_name(found: list) -> dict[str, list[str]]:
+def _claims(found: list[Delivery]) -> dict[str, list[str]]:
     """Sources that claim a file, by the name of the file."""
     claims: dict[str, list[str]] = {}
     for item in found:

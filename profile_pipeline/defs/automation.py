@@ -28,7 +28,9 @@ def schedule(config: Config) -> dg.ScheduleDefinition:
 
 def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
     """Runs the graph when a file that a source claims is dropped into the inbox."""
-    status = dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+    status = (
+        dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+    )
 
     @dg.sensor(
         name="inbox",
@@ -74,10 +76,14 @@ def run_in_progress(project: Project) -> bool:
 
 def failure_sensor(config: Config, project: Project) -> dg.SensorDefinition:
     """Appends a line to state/failures.jsonl for every failed run: a place for alerts to look at."""
-    status = dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+    status = (
+        dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
+    )
 
     @dg.run_failure_sensor(
-        name="failures", default_status=status, description="Notes every failed run in data/state/failures.jsonl."
+        name="failures",
+        default_status=status,
+        description="Notes every failed run in data/state/failures.jsonl.",
     )
     def failures(context: dg.RunFailureSensorContext) -> None:
         steps = [event.step_key for event in context.get_step_failure_events()]

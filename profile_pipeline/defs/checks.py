@@ -40,7 +40,13 @@ def _said(check: Check) -> str:
 
 
 def fact(
-    key: Key, name: str, *, passed: bool, critical: bool, why: str = "", **numbers: Any  # noqa: ANN401
+    key: Key,
+    name: str,
+    *,
+    passed: bool,
+    critical: bool,
+    why: str = "",
+    **numbers: Any,  # noqa: ANN401
 ) -> dg.AssetCheckResult:
     """The result of one of our own checks; `why` says what to do and holds no personal value."""
     return dg.AssetCheckResult(

@@ -24,7 +24,9 @@ class TrainingOptions(dg.Config):
 class ScoringOptions(dg.Config):
     """What may vary from run to run."""
 
-    threshold: float | None = Field(default=None, description="match weight of a link; empty: as the rules say")
+    threshold: float | None = Field(
+        default=None, description="match weight of a link; empty: as the rules say"
+    )
 
 
 def assets(config: Config) -> list[dg.AssetsDefinition]:
@@ -52,7 +54,9 @@ def _model(config: Config) -> dg.AssetsDefinition:
 
     return table_step(
         config,
-        {"identity.models": "Splink models, trained without labels; the active one scores until it is trained again."},
+        {
+            "identity.models": "Splink models, trained without labels; the active one scores until it is trained again."
+        },
         build,
         deps=["records.current"],
         options=TrainingOptions,
@@ -67,7 +71,9 @@ def _edges(config: Config) -> dg.AssetsDefinition:
 
     return table_step(
         config,
-        {"identity.edges": "Pairs that share a strong identifier, and scored pairs; accepted ones are links."},
+        {
+            "identity.edges": "Pairs that share a strong identifier, and scored pairs; accepted ones are links."
+        },
         build,
         deps=["identity.nodes", "identity.identifiers", "identity.generic_values", "identity.models"],
         options=ScoringOptions,
@@ -88,14 +94,21 @@ def _clusters(config: Config) -> dg.AssetsDefinition:
         deps=["identity.edges"],
         numbers=runs.cluster_numbers,
         checks=[
-            checks.spec(key, "limits_hold", "no cluster holds more identifiers of a namespace than allowed", blocking=True),
+            checks.spec(
+                key,
+                "limits_hold",
+                "no cluster holds more identifiers of a namespace than allowed",
+                blocking=True,
+            ),
             checks.spec(key, "nothing_cut", "no link had to be cut to keep a limit"),
         ],
         results=partial(_cluster_results, key=key, config=config),
     )
 
 
-def _cluster_results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config) -> list[dg.AssetCheckResult]:
+def _cluster_results(
+    con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config
+) -> list[dg.AssetCheckResult]:
     broken, cut = laws.broken_limits(con, config), runs.cut_links(con)
     return [
         checks.fact(
@@ -123,7 +136,9 @@ def _ledger(config: Config) -> dg.AssetsDefinition:
         deps=[CLUSTERS],
         numbers=runs.ledger_numbers,
         checks=[
-            checks.spec(key, "one_profile_a_record", "every node has exactly one active profile", blocking=True),
+            checks.spec(
+                key, "one_profile_a_record", "every node has exactly one active profile", blocking=True
+            ),
             checks.spec(key, "redirects_end", "every redirect ends at an active profile", blocking=True),
         ],
         results=lambda con: [

@@ -22,7 +22,9 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             {FATES: "The conservation law: every delivered row by what became of it."},
             partial(_fates, config=config),
             deps=["records.current", "records.events", "records.quarantine"],
-            checks=[checks.spec(key, "conservation", "every delivered row has exactly one fate", blocking=True)],
+            checks=[
+                checks.spec(key, "conservation", "every delivered row has exactly one fate", blocking=True)
+            ],
             results=partial(_conservation, key=key),
         ),
         table_step(
@@ -44,5 +46,7 @@ def _fates(con: DuckDBPyConnection, *, config: Config) -> None:
 
 def _conservation(con: DuckDBPyConnection, *, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
     wrong = metrics.unbalanced(con)
-    why = "; ".join(f"{source}, batch {batch}: {missing} rows unaccounted for" for source, batch, missing in wrong)
+    why = "; ".join(
+        f"{source}, batch {batch}: {missing} rows unaccounted for" for source, batch, missing in wrong
+    )
     return [checks.fact(key, "conservation", passed=not wrong, critical=True, why=why, batches=len(wrong))]

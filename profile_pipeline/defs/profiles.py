@@ -19,13 +19,17 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
     return [
         table_step(
             config,
-            {"profiles.candidates": "Every value that every record offers to its profile, explicit clears included."},
+            {
+                "profiles.candidates": "Every value that every record offers to its profile, explicit clears included."
+            },
             lambda con: candidates.build_candidates(con, config),
             deps=["records.current", MEMBERSHIP],
         ),
         table_step(
             config,
-            {"profiles.lineage": "Every candidate ranked under every merge policy, with the rule that decided."},
+            {
+                "profiles.lineage": "Every candidate ranked under every merge policy, with the rule that decided."
+            },
             lambda con: lineage.build_lineage(con, config),
             deps=["profiles.candidates"],
             numbers=partial(runs.policy_numbers, policy=config.profiles.default),
@@ -44,7 +48,10 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
 
 
 def _unified(config: Config) -> dg.AssetsDefinition:
-    tables = {unified.table_of(config, name): _about(name, policy.description) for name, policy in config.profiles.policies.items()}
+    tables = {
+        unified.table_of(config, name): _about(name, policy.description)
+        for name, policy in config.profiles.policies.items()
+    }
     ordered = {"profiles.unified": tables.pop("profiles.unified"), **tables}
     key = key_of("profiles.unified")
     held = {
@@ -72,6 +79,9 @@ def _about(name: str, description: str) -> str:
 
 def _results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config) -> list[dg.AssetCheckResult]:
     return [
-        *(checks.fact(key, name, passed=not n, critical=True, rows=n) for name, n in laws.profile_problems(con, config).items()),
+        *(
+            checks.fact(key, name, passed=not n, critical=True, rows=n)
+            for name, n in laws.profile_problems(con, config).items()
+        ),
         *(checks.result(key, check) for check in laws.table_checks(con, config, "profiles.unified")),
     ]

@@ -31,7 +31,9 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(hours=hours), warn_window=timedelta(hours=hours * 0.9)
         ),
-        check_specs=[checks.spec(key, "files_match_manifest", "every published file has the bytes of its manifest")],
+        check_specs=[
+            checks.spec(key, "files_match_manifest", "every published file has the bytes of its manifest")
+        ],
     )
     def generation(warehouse: Warehouse) -> dg.MaterializeResult:
         with readable_errors(), warehouse.get_connection() as con:
@@ -45,7 +47,9 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
                 "bytes": sum(entry["bytes"] for entry in live.manifest["files"].values()),
             },
             check_results=[
-                checks.fact(key, "files_match_manifest", passed=not damaged, critical=True, files=len(damaged))
+                checks.fact(
+                    key, "files_match_manifest", passed=not damaged, critical=True, files=len(damaged)
+                )
             ],
         )
 

@@ -59,9 +59,14 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
         build,
         options=IntakeOptions,
         kinds=("file", "duckdb"),
-        numbers=lambda con: {"new_files": found["scan"].new, "batch": scalar(con, "select max(batch) from raw.batches") or 0},
+        numbers=lambda con: {
+            "new_files": found["scan"].new,
+            "batch": scalar(con, "select max(batch) from raw.batches") or 0,
+        },
         checks=[
-            checks.spec(key, "same_name_same_content", "a file name stands for one content for ever", blocking=True),
+            checks.spec(
+                key, "same_name_same_content", "a file name stands for one content for ever", blocking=True
+            ),
             checks.spec(key, "every_file_claimed", "every delivered file belongs to a source"),
         ],
         results=results,
@@ -78,7 +83,9 @@ def _source(config: Config, project: Project, name: str) -> dg.AssetsDefinition:
     key = key_of(f"raw.{name}")
     return table_step(
         config,
-        {f"raw.{name}": f"{source.description or name} As delivered: text, append-only, one row a delivered row."},
+        {
+            f"raw.{name}": f"{source.description or name} As delivered: text, append-only, one row a delivered row."
+        },
         partial(_load, config=config, project=project, name=name),
         deps=[FILES],
         kinds=(source.format.type, "duckdb"),
@@ -92,7 +99,11 @@ def _source(config: Config, project: Project, name: str) -> dg.AssetsDefinition:
 def _readable(con: DuckDBPyConnection, *, key: dg.AssetKey, name: str) -> list[dg.AssetCheckResult]:
     refused = runs.refused_files(con, name)
     why = "; ".join(refused)
-    return [checks.fact(key, "every_file_readable", passed=not refused, critical=False, why=why, files=len(refused))]
+    return [
+        checks.fact(
+            key, "every_file_readable", passed=not refused, critical=False, why=why, files=len(refused)
+        )
+    ]
 
 
 def _load(con: DuckDBPyConnection, *, config: Config, project: Project, name: str) -> None:

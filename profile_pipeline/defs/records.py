@@ -57,10 +57,14 @@ def _source(config: Config, name: str) -> dg.AssetsDefinition:
         checks.spec(key, "drift", "fields are filled about as often as before"),
     ]
     if source.delivery == "full":
-        guards.append(checks.spec(key, "volume", "a full delivery is not far smaller than the last", blocking=True))
+        guards.append(
+            checks.spec(key, "volume", "a full delivery is not far smaller than the last", blocking=True)
+        )
     return table_step(
         config,
-        {f"records.{name}": f"{source.description or name} Mapped, normalised and validated; refused rows keep their reasons."},
+        {
+            f"records.{name}": f"{source.description or name} Mapped, normalised and validated; refused rows keep their reasons."
+        },
         partial(_stage, config=config, name=name),
         deps=[f"raw.{name}"],
         kinds=("greatexpectations", "duckdb"),
@@ -71,7 +75,9 @@ def _source(config: Config, name: str) -> dg.AssetsDefinition:
     )
 
 
-def _results(con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config, name: str) -> list[dg.AssetCheckResult]:
+def _results(
+    con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config, name: str
+) -> list[dg.AssetCheckResult]:
     limit = config.sources[name].guards.max_drift
     moved = staging.drift(con, name, limit)
     known = laws.standing_checks(con, config, name)

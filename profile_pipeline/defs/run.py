@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from profile_pipeline.defs.graph import build_definitions
 Progress = Callable[[str, int, int], None]
 """Told the stage, its finished steps and its steps."""
 POLL_SECONDS = 0.2
+WORKSPACE = "workspace.yaml"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class Options:
 
     def as_run_config(self) -> dict[str, Any]:
         """The same choices as Dagster run configuration."""
-        intake = {"as_of": self.as_of, "accept_volume_change": self.accept_volume_change, "rebuild": self.rebuild}
+        intake = {
+            "as_of": self.as_of,
+            "accept_volume_change": self.accept_volume_change,
+            "rebuild": self.rebuild,
+        }
         scoring = {} if self.threshold is None else {"threshold": self.threshold}
         return {
             # events go to the history; what the terminal shows is the caller's choice
@@ -46,7 +51,7 @@ class Options:
                 "raw__files": {"config": intake},
                 "identity__models": {"config": {"retrain": self.retrain}},
                 "identity__edges": {"config": scoring},
-            }
+            },
         }
 
 
@@ -71,7 +76,7 @@ class Result:
 
 
 @contextmanager
-def instance_of(project: Project) -> Iterator[dg.DagsterInstance]:
+def instance_of(project: Project) -> Generator[dg.DagsterInstance]:
     """The project's Dagster history under data/dagster, with telemetry off."""
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     with dg.DagsterInstance.from_config(str(dagster_home(project))) as instance:
@@ -79,7 +84,7 @@ def instance_of(project: Project) -> Iterator[dg.DagsterInstance]:
 
 
 def dagster_home(project: Project) -> Path:
-    """The folder of the project's Dagster history, with a dagster.yaml as in the repository's root."""
+    """The folder of the project's Dagster history, with dagster.yaml and workspace.yaml as in the repository's root."""
     home = project.data / "dagster"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = {
@@ -93,7 +98,12 @@ def dagster_home(project: Project) -> Path:
         },
         "concurrency": {"runs": {"max_concurrent_runs": 1}},
     }
-    (home / "dagster.yaml").write_text(json.dumps(settings, indent=1), encoding="utf-8")  # JSON is YAML
+    location = {
+        "python_module": {"module_name": "profile_pipeline.definitions", "location_name": "profile_pipeline"}
+    }
+    # JSON is YAML
+    (home / "dagster.yaml").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    (home / WORKSPACE).write_text(json.dumps({"load_from": [location]}, indent=1), encoding="utf-8")
     return home
 
 
@@ -107,10 +117,17 @@ def run_graph(config: Config, project: Project, options: Options, progress: Prog
             outcome = job.execute_in_process(
                 run_config=options.as_run_config(), instance=instance, run_id=run_id, raise_on_error=False
             )
-    declared = [spec for asset in definitions.assets or [] if isinstance(asset, dg.AssetsDefinition) for spec in asset.check_specs]
+    declared = [
+        spec
+        for asset in definitions.assets or []
+        if isinstance(asset, dg.AssetsDefinition)
+        for spec in asset.check_specs
+    ]
     blocking = {spec.key for spec in declared if spec.blocking}
     failed = [
-        FailedCheck(e.asset_key.to_user_string(), e.check_name, e.asset_check_key in blocking, e.description or "")
+        FailedCheck(
+            e.asset_key.to_user_string(), e.check_name, e.asset_check_key in blocking, e.description or ""
+        )
         for e in outcome.get_asset_check_evaluations()
         if not e.passed
     ]
@@ -138,7 +155,7 @@ def _steps_by_stage(job: dg.JobDefinition) -> Counter[str]:
 @contextmanager
 def _reporting(
     instance: dg.DagsterInstance, run_id: str, steps: Counter[str], progress: Progress | None
-) -> Iterator[None]:
+) -> Generator[None]:
     """Tell `progress` about finished steps while the run goes on in the main thread."""
     if progress is None:
         yield

@@ -1,11 +1,12 @@
 """The factory behind every table asset: asset key `a/b` is table `a.b`, with rows, columns and numbers shown."""
 
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline import dictionary
@@ -31,8 +32,17 @@ def readable_errors() -> Generator[None]:
         yield
     except PipelineError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    except (duckdb.Error, ValueError, KeyError, TypeError, OSError) as error:
-        raise dg.Failure(description=str(scrubbed(error)), allow_retries=False) from None
+    except Exception as error:
+        # any library may quote data in its message: keep the kind of error and the place
+        raise dg.Failure(description=f"{scrubbed(error)} (in {_place(error)})", allow_retries=False) from None
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of this package on the way to an error."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "profile_pipeline" in frame.filename
+    ]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "a library"
 
 
 def table_step(
@@ -75,7 +85,9 @@ def table_step(
     return declare(_with_options(body, options) if options else _without_options(body))
 
 
-def _spec(table: str, description: str, deps: Sequence[str], kinds: Sequence[str], owner: str) -> dg.AssetSpec:
+def _spec(
+    table: str, description: str, deps: Sequence[str], kinds: Sequence[str], owner: str
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         key_of(table),
         deps=[key_of(name) for name in deps],

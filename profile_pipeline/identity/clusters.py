@@ -1,21 +1,22 @@
-"""Groups of nodes that are one person: connected components of the links, refined where a limit is broken.
+"""Groups of nodes that are one person: connected components of the links, refined where something speaks against.
 
 Components are found by scipy (a union-find over 12 million edges takes a second). Only a component that breaks
-a constraint or the size limit is refined: its links are taken strongest first, and one that would unite two
-groups against a constraint is left out. The result depends on the links only, not on their order of arrival.
+a constraint or the size limit, or holds a scored pair that is no link, is refined. The result depends on the
+links and scores only, not on their order of arrival.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.components import MOST_IN_PIECE, connected
+from profile_pipeline.identity.refine import Bounds, Component, refine
 from profile_pipeline.warehouse import (
     built,
+    facts,
     fingerprint,
     literal,
     mark_built,
@@ -26,14 +27,10 @@ from profile_pipeline.warehouse import (
 )
 
 LINKS = "select left_key, right_key, strength, match_weight from identity.edges where accepted"
-
-
-@dataclass
-class Group:
-    """Nodes united so far, with the limited values they hold: (namespace, value) or (source, record)."""
-
-    nodes: set[int]
-    held: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+UNFOUND = -2.0
+"""Weight of a pair that no blocking rule found, until a run has measured it."""
+Cut = tuple[int, int, str]
+"""A link that does not hold, and why."""
 
 
 def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
@@ -42,14 +39,21 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "identity.clusters") == mark:
         return
     with transaction(con):
-        con.execute(
-            "create or replace temp table numbered as select record_key, row_number() over (order by record_key) - 1 as n from identity.nodes"
-        )
+        replace_table(con, "temp.numbered", _numbered_query(config))
         _components(con)
         cut = _refine_all(con, config)
         _write(con, cut)
         con.execute("drop table numbered; drop table components; drop table if exists refined")
         mark_built(con, "identity.clusters", mark, {"cut_links": len(cut)})
+
+
+def _numbered_query(config: Config) -> str:
+    """Grain: one row a node; `scorable` nodes are those that matching compares."""
+    sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
+    return f"""
+        select record_key, row_number() over (order by record_key) - 1 as n,
+            kind = 'record' and coalesce(source in ({sources}), false) as scorable
+        from identity.nodes"""
 
 
 def limits(config: Config) -> dict[str, int]:
@@ -63,47 +67,57 @@ def _size(config: Config) -> int:
 
 
 def _components(con: DuckDBPyConnection) -> None:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     pairs = con.sql(
         f"select l.n as l, r.n as r from ({LINKS}) e join numbered l on l.record_key = e.left_key"
         " join numbered r on r.record_key = e.right_key"
     ).fetchnumpy()
     [(size,)] = rows(con, "select count(*) from numbered")
     left, right = (np.ma.getdata(pairs[side]).astype(np.int64) for side in ("l", "r"))
-    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1] if size else np.array([], dtype=np.int32)
-    con.register("labels", pa.table({"n": np.arange(size), "component": labels.astype(np.int64)}))
+    con.register("labels", pa.table({"n": np.arange(size), "component": connected(left, right, size)}))
     replace_table(con, "temp.components", "select * from labels")
     con.unregister("labels")
 
 
-def _refine_all(con: DuckDBPyConnection, config: Config) -> list[tuple[int, int]]:
+def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     """Refine offending components; writes `refined` (node, group) and returns the links left out."""
-    bounds = limits(config)
-    con.execute("create or replace temp table limited as " + _limited_query(bounds))
-    offending = _offending(con, bounds, _size(config))
-    values: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    inside = f"where component in ({', '.join(map(str, offending)) or 'null'})"
-    for n, kind, value in rows(con, f"select n, kind, value from limited join components using (n) {inside}"):
-        values[n].append((kind, value))
-    members = defaultdict(list)
-    for n, component in rows(con, f"select n, component from components {inside} order by n"):
-        members[component].append(n)
-    links = defaultdict(list)
-    for component, left, right in rows(con, _links_query(inside)):
-        links[component].append((left, right))
-    groups, cut = [], []
-    for component in sorted(members):
-        for left, right, united in agglomerate(
-            members[component], links[component], values, bounds, _size(config), groups
-        ):
-            if not united:
-                cut.append((left, right))
+    bounds = Bounds(
+        limits(config), _size(config), facts(con, "identity.edges").get("unfound_weight", UNFOUND)
+    )
+    replace_table(con, "temp.limited", _limited_query(bounds.values))
+    replace_table(con, "temp.offending", _offending_query(bounds.values, bounds.size))
+    groups: list[list[int]] = []
+    cut: list[Cut] = []
+    for component in _offending_components(con):
+        parts, left_out = refine(component, bounds)
+        groups += parts
+        cut += left_out
     _register_groups(con, groups)
-    con.execute("drop table limited")
+    con.execute("drop table limited; drop table offending")
     return cut
+
+
+def _offending_components(con: DuckDBPyConnection) -> list[Component]:
+    found = {
+        number: Component(nodes, set(scorable or []), [], [], {})
+        for number, nodes, scorable in rows(
+            con,
+            """select component, list(n order by n), list(n) filter (scorable)
+            from offending join components using (component) join numbered using (n) group by 1 order by 1""",
+        )
+    }
+    for number, n, kind, value in rows(
+        con,
+        "select component, n, kind, value from limited join components using (n) join offending using (component)",
+    ):
+        found[number].values.setdefault(n, []).append((kind, value))
+    for number, left, right in rows(
+        con, _inside_query("e.type <> 'probabilistic'", "e.strength desc, l.n, r.n")
+    ):
+        found[number].strong.append((left, right))
+    weights = ", e.match_weight, e.accepted"
+    for number, *pair in rows(con, _inside_query("e.type = 'probabilistic'", "l.n, r.n", weights)):
+        found[number].scores.append(tuple(pair))
+    return list(found.values())
 
 
 def _limited_query(bounds: dict[str, int]) -> str:
@@ -121,64 +135,30 @@ def _limited_query(bounds: dict[str, int]) -> str:
         where source in ({sources})"""
 
 
-def _offending(con: DuckDBPyConnection, bounds: dict[str, int], size: int) -> list[int]:
+def _offending_query(bounds: dict[str, int], size: int) -> str:
+    """Components with too much of something, too large to know every pair of, or with a pair that is no link."""
     cases = " ".join(f"when {literal(kind)} then {limit}" for kind, limit in bounds.items())
     limit = f"case kind {cases} end" if cases else "1000000"
-    found = rows(
-        con,
-        f"""select component from components group by component having count(*) > {size}
+    return f"""
+        select component from components group by component having count(*) > {min(size, MOST_IN_PIECE)}
         union
         select component from limited join components using (n)
-        group by component, kind having count(distinct value) > any_value({limit}) order by 1""",
-    )
-    return [component for (component,) in found]
+        group by component, kind having count(distinct value) > any_value({limit})
+        union
+        select l.component from identity.edges e
+        join numbered a on a.record_key = e.left_key join numbered b on b.record_key = e.right_key
+        join components l on l.n = a.n join components r on r.n = b.n
+        where not e.accepted and l.component = r.component"""
 
 
-def _links_query(inside: str) -> str:
-    """Links of the offending components, strongest first, in an order that is total."""
+def _inside_query(where: str, order: str, more: str = "") -> str:
+    """Edges inside offending components."""
     return f"""
-        select c.component, l.n, r.n from ({LINKS}) e
+        select c.component, l.n, r.n{more} from identity.edges e
         join numbered l on l.record_key = e.left_key join numbered r on r.record_key = e.right_key
-        join (select * from components {inside}) c on c.n = l.n
-        order by c.component, e.strength desc, e.match_weight desc nulls first, e.left_key, e.right_key"""
-
-
-def agglomerate(
-    nodes: list[int],
-    links: Iterable[tuple[int, int]],
-    values: dict[int, list[tuple[str, str]]],
-    bounds: dict[str, int],
-    size: int,
-    groups: list[list[int]],
-) -> Iterator[tuple[int, int, bool]]:
-    """Unite along links in the given order unless a limit would break; yields each link and whether it held."""
-    member: dict[int, Group] = {}
-    for node in nodes:
-        member[node] = Group({node})
-        for kind, value in values.get(node, ()):
-            member[node].held[kind].add(value)
-    for left, right in links:
-        a, b = member[left], member[right]
-        fits = a is b or _fits(a, b, bounds, size)
-        if fits and a is not b:
-            _unite(a, b, member)
-        yield left, right, fits
-    groups += [sorted(g.nodes) for g in {id(g): g for g in member.values()}.values()]
-
-
-def _fits(a: Group, b: Group, bounds: dict[str, int], size: int) -> bool:
-    if len(a.nodes) + len(b.nodes) > size:
-        return False
-    return all(len(a.held[k] | b.held[k]) <= bounds[k] for k in a.held.keys() & b.held.keys())
-
-
-def _unite(a: Group, b: Group, member: dict[int, Group]) -> None:
-    small, large = sorted((a, b), key=lambda g: len(g.nodes))
-    large.nodes |= small.nodes
-    for kind, held in small.held.items():
-        large.held[kind] |= held
-    for node in small.nodes:
-        member[node] = large
+        join components c on c.n = l.n join components d on d.n = r.n and d.component = c.component
+        join offending on offending.component = c.component
+        where {where} order by c.component, {order}"""
 
 
 def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
@@ -190,31 +170,31 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
     con.unregister("group_table")
 
 
-def _write(con: DuckDBPyConnection, cut: list[tuple[int, int]]) -> None:
+def _write(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     """Grain of identity.clusters: one row a node; a cluster is named by its smallest record key in this run."""
+    left, right, reasons = ([part[k] for part in cut] for k in range(3))
+    types = (pa.int64(), pa.int64(), pa.string())
+    arrays = [pa.array(values, kind) for values, kind in zip((left, right, reasons), types, strict=True)]
+    con.register("cut_table", pa.table(arrays, names=["l", "r", "reason"]))
+    replace_table(
+        con,
+        "identity.cut_links",
+        """select l.record_key as left_key, r.record_key as right_key, min(reason) as reason
+        from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r group by all order by all""",
+    )
     replace_table(
         con,
         "identity.clusters",
         """with labelled as (
-            select n, record_key, component, first, first is not null as refined
+            select n, record_key, component, first, n in (select l from limit_cuts union all select r from limit_cuts) as cut
             from numbered join components using (n) left join refined using (n)
         ), named as (
             select *, min(record_key) over (partition by component, first) as cluster_key from labelled
         )
         select record_key, cluster_key, count(*) over (partition by cluster_key) as cluster_size,
-            refined as flagged from named""",
-    )
-    con.register(
-        "cut_table",
-        pa.table(
-            {"l": pa.array([p[0] for p in cut], pa.int64()), "r": pa.array([p[1] for p in cut], pa.int64())}
+            bool_or(cut) over (partition by cluster_key) as flagged from named""".replace(
+            "limit_cuts", "cut_table where reason = 'a limit of identity.yaml'"
         ),
-    )
-    replace_table(
-        con,
-        "identity.cut_links",
-        "select l.record_key as left_key, r.record_key as right_key, 'a limit of identity.yaml' as reason"
-        " from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r",
     )
     con.unregister("cut_table")
 

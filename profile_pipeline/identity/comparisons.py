@@ -40,6 +40,12 @@ def settings(config: Config) -> dict[str, Any]:
     return {**derived, **config.identity.matching.settings}
 
 
+def household_settings(trained: dict[str, Any]) -> dict[str, Any]:
+    """The shared comparisons of settings trained on household pairs; the others say nothing about households."""
+    shared = [c for c in trained["comparisons"] if c["output_column_name"] in SHARED]
+    return {**trained, "comparisons": shared}
+
+
 def _comparisons(found: set[str]) -> list[dict[str, Any]]:
     built = []
     if "given" in found:

@@ -5,18 +5,14 @@ another threshold needs no new scoring. `accepted` edges are links.
 """
 
 import json
+from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.features import build_features
-from profile_pipeline.identity.model import (
-    Model,
-    active_model,
-    make_linker,
-    quiet_splink,
-    register_frequencies,
-)
+from profile_pipeline.identity.model import Model, active_model
+from profile_pipeline.identity.scoring import EMPTY, score_candidates, score_closures
 from profile_pipeline.warehouse import (
     built,
     database_name,
@@ -24,6 +20,7 @@ from profile_pipeline.warehouse import (
     fingerprint,
     literal,
     mark_built,
+    replace_table,
     rows,
     scalar,
     scratch,
@@ -47,14 +44,14 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "identity.edges") == mark:
         return
     with scratch(con) as work:
-        capped = _score(work, config, model, database_name(con))
-        threshold = _threshold(work, config)
+        database = database_name(con)
+        _find_strong(work, config, database)
+        noted = _score(work, config, model, database)
         with transaction(con):
             con.execute(EDGES)
-            _insert_deterministic(con, config)
-            _insert_probabilistic(con, model, threshold)
-            noted = {"threshold": threshold, "capped_blocks": capped, **_expected_quality(con, threshold)}
-            mark_built(con, "identity.edges", mark, noted)
+            con.execute("insert into identity.edges select * from scratch.main.strong")
+            _insert_probabilistic(con, model, noted["threshold"])
+            mark_built(con, "identity.edges", mark, {**noted, **_expected_quality(con, noted["threshold"])})
 
 
 def threshold_in_use(con: DuckDBPyConnection) -> float | None:
@@ -62,37 +59,21 @@ def threshold_in_use(con: DuckDBPyConnection) -> float | None:
     return facts(con, "identity.edges").get("threshold")
 
 
-def _score(
-    work: DuckDBPyConnection, config: Config, model: Model | None, database: str
-) -> list[tuple[str, int, int]]:
-    """Write `scored` into the scratch database: candidate pairs above the floor with their evidence."""
-    empty = (
-        "create or replace table scored (left_key text, right_key text, match_weight double,"
-        " match_probability double, evidence text)"
-    )
-    if not (config.identity.matching.enabled and model and model.settings["comparisons"]):
-        work.execute(empty)
-        return []
+def _score(work: DuckDBPyConnection, config: Config, model: Model | None, database: str) -> dict[str, Any]:
+    """Write `scored` into the scratch database; the threshold and what else is worth noting."""
+    matching = config.identity.matching
+    replace_table(work, "scored", EMPTY)
+    if not (matching.enabled and model and model.settings["comparisons"]):
+        return {"threshold": matching.threshold or 0.0, "capped_blocks": []}
     capped = build_features(work, config, database)
-    if (
-        scalar(work, "select count(*) from features") < 2
-        or not model.settings["blocking_rules_to_generate_predictions"]
-    ):
-        work.execute(empty)
-        return capped
-    with quiet_splink():
-        linker = make_linker(work, model.settings)
-        register_frequencies(work, linker, model, database)
-        pairs = linker.inference.predict(threshold_match_weight=config.identity.matching.floor)
-    names = [rule["blocking_rule"] for rule in model.settings["blocking_rules_to_generate_predictions"]]
-    found_by = ", ".join(literal(name.split("block_")[-1]) for name in names)
-    work.execute(
-        f"""create or replace table scored as
-        select least(unique_id_l, unique_id_r) as left_key, greatest(unique_id_l, unique_id_r) as right_key,
-            match_weight, match_probability, 'found by ' || [{found_by}][match_key::integer + 1] as evidence
-        from {pairs.physical_name}"""
-    )
-    return capped
+    records = scalar(work, "select count(*) from features")
+    if records < 2 or not model.settings["blocking_rules_to_generate_predictions"]:
+        return {"threshold": matching.threshold or 0.0, "capped_blocks": capped}
+    score_candidates(work, model, matching.floor, database)
+    threshold = _threshold(work, config)
+    noted = {"threshold": threshold, "capped_blocks": capped}
+    unfound = score_closures(work, model, threshold, database)
+    return noted if unfound is None else {**noted, "unfound_weight": unfound}
 
 
 def _threshold(work: DuckDBPyConnection, config: Config) -> float:
@@ -127,26 +108,27 @@ def _expected_quality(con: DuckDBPyConnection, threshold: float) -> dict[str, fl
     return {"expected_precision": precision, "expected_recall_of_candidates": recall}
 
 
-def _insert_deterministic(con: DuckDBPyConnection, config: Config) -> None:
-    """Nodes that share a value of a linking namespace: a star around the smallest key, not a clique.
+def _find_strong(work: DuckDBPyConnection, config: Config, database: str) -> None:
+    """Write `strong`: nodes that share a value of a linking namespace, a star around the smallest key.
 
     Strength orders links when a constraint forces a choice: namespaces by priority, scores after them.
     """
+    work.execute(EDGES.replace("identity.edges", "strong"))
     spaces = [(s.priority, name) for name, s in config.namespaces.items() if s.kind == "person" and s.link]
     for rank, (_, name) in enumerate(sorted(spaces)):
-        con.execute(
-            f"""insert into identity.edges
+        work.execute(
+            f"""insert into strong
             select hub, record_key, 'deterministic', namespace, {1000 - rank}, null, 1.0, null, null, true from (
                 select record_key, namespace, value, min(record_key) over (partition by value) as hub
-                from identity.identifiers where namespace = {literal(name)}
-                and value not in (select value from identity.generic_values where namespace = {literal(name)}))
+                from {database}.identity.identifiers where namespace = {literal(name)}
+                and value not in (select value from {database}.identity.generic_values where namespace = {literal(name)}))
             where record_key <> hub"""
         )
 
 
 def _insert_probabilistic(con: DuckDBPyConnection, model: Model | None, threshold: float) -> None:
     con.execute(
-        f"""insert into identity.edges
+        """insert into identity.edges
         select left_key, right_key, 'probabilistic', null, 0, match_weight, match_probability, evidence, ?,
             match_weight >= ? from scratch.main.scored""",
         [model.model_id if model else None, threshold],

@@ -59,14 +59,14 @@ class Mixture:
 def fit(evidence: Evidence) -> Mixture:
     """Maximise the posterior density; the result depends on the evidence only."""
     current = _first(evidence)
-    log_odds = np.zeros(len(evidence.counts))
+    before = np.zeros(len(evidence.counts))
     for turn in range(ROUNDS):
         memberships = _memberships(evidence, current)
         current = _improved(evidence, current, memberships, correct=turn >= SETTLE)
-        change = float(np.abs(memberships[:, 0] - log_odds).max(initial=0.0))
+        change = float(np.abs(memberships[:, 0] - before).max(initial=0.0))
         if turn > SETTLE and change < ENOUGH:
             break
-        log_odds = memberships[:, 0]
+        before = memberships[:, 0]
     return current
 
 
@@ -123,8 +123,7 @@ def _improved(evidence: Evidence, current: Mixture, memberships: Floats, *, corr
             for parts in zip(evidence.overall, evidence.smallest, matches, related_shares, strict=True)
         ]
     household = [
-        h if shared else u
-        for h, u, shared in zip(related_shares, strangers, evidence.shared, strict=True)
+        h if shared else u for h, u, shared in zip(related_shares, strangers, evidence.shared, strict=True)
     ]
     return Mixture(matches, household, strangers, min(matched, 0.4), min(related, 0.4))
 

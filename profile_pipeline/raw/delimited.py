@@ -7,14 +7,13 @@ break or a malformed line is read again record by record.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from profile_pipeline.config.sources import Source
 from profile_pipeline.raw.lines import Lines, Rows
 from profile_pipeline.raw.streams import FileRefused, is_text
 from profile_pipeline.raw.target import Target, agree_columns
 
-CHUNK_ROWS = 50_000
 NEWLINE = ""
 PROBLEMS = {
     "unexpected end of data": "a quote that is never closed",
@@ -29,10 +28,10 @@ def load(target: Target, text: io.TextIOWrapper) -> list[str]:
     """Append the rows of a file to its raw table; notes for the ledger."""
     header = read_header(text, target.source)
     notes = agree_columns(header, target.source)
-    for chunk in read_rows(text, target.source, len(header), CHUNK_ROWS):
+    for chunk in read_rows(text, target.source, len(header)):
         target.reject(chunk.rejects)
         if chunk.rows:
-            target.insert(chunk.lines, dict(zip(header, zip(*chunk.rows, strict=True), strict=True)))
+            target.insert(chunk.lines, chunk.rows, header)
     return notes
 
 
@@ -46,29 +45,29 @@ def read_header(text: io.TextIOWrapper, source: Source) -> list[str]:
     if not is_text(line):
         raise FileRefused(f"has a header that is not {source.format.encoding}; set the `encoding` of the source")
     try:
-        return [name.strip() for name in next(csv.reader([line], strict=True, **_dialect(source)))]
+        return [name.strip() for name in next(_reader([line], source))]
     except csv.Error:
         raise FileRefused("has a header line with an open quote; mend it or set `quote` of the source") from None
 
 
-def _dialect(source: Source) -> dict[str, str]:
-    return {"delimiter": source.format.delimiter, "quotechar": source.format.quote}
+def _reader(lines: Iterable[str], source: Source) -> Iterator[list[str]]:
+    return csv.reader(
+        lines, strict=True, delimiter=source.format.delimiter, quotechar=source.format.quote
+    )
 
 
-def read_rows(text: io.TextIOWrapper, source: Source, width: int, chunk: int) -> Iterator[Rows[list[str]]]:
-    """The file in chunks of about `chunk` rows, each row `width` texts long."""
+def read_rows(text: io.TextIOWrapper, source: Source, width: int) -> Iterator[Rows[list[str]]]:
+    """The file in chunks of several blocks, each row `width` texts long."""
     limit = source.format.max_line_bytes
     csv.field_size_limit(limit)
     feed = Lines(text, limit, NEWLINE, number=1 if source.format.header else 0)
-    result: Rows[list[str]] = Rows()
-    while block := feed.block():
-        if not _read_block(result, feed, block, source, width):
-            feed.hand_back(block)
-            _read_records(result, feed, source, width)
-        if len(result) >= chunk:
-            yield result
-            result = Rows()
-    yield result
+    for blocks in feed.chunks():
+        result: Rows[list[str]] = Rows()
+        for block in blocks:
+            if not _read_block(result, feed, block, source, width):
+                feed.hand_back(block)
+                _read_records(result, feed, source, width)
+        yield result
 
 
 def _read_block(
@@ -77,7 +76,7 @@ def _read_block(
     """Add the rows of a block in which every line is a record by itself; False, and nothing added, for others."""
     limit = source.format.max_line_bytes
     try:
-        rows = list(csv.reader(block, strict=True, **_dialect(source)))
+        rows = list(_reader(block, source))
     except csv.Error:
         return False
     if len(rows) != len(block) or len(max(block, key=len)) > limit:
@@ -96,7 +95,7 @@ def _read_block(
 def _read_records(result: Rows[list[str]], feed: Lines, source: Source, width: int) -> None:
     """Add records until none of the lines that were handed back is left."""
     limit = source.format.max_line_bytes
-    reader = csv.reader(feed, strict=True, **_dialect(source))
+    reader = _reader(feed, source)
     while feed.waiting:
         start, row = feed.begin(), []
         try:
@@ -107,7 +106,7 @@ def _read_records(result: Rows[list[str]], feed: Lines, source: Source, width: i
         _add(result, start, row, problem, feed.taken[0], limit)
         if problem:
             feed.keep_first()
-            reader = csv.reader(feed, strict=True, **_dialect(source))
+            reader = _reader(feed, source)
 
 
 def _add(

@@ -9,7 +9,6 @@ from profile_pipeline.raw.streams import is_text
 from profile_pipeline.raw.target import Target, agree_columns
 from profile_pipeline.warehouse import literal, quote, rows, scalar
 
-CHUNK_ROWS = 50_000
 NEWLINE = "\n"
 MAX_DEPTH = 128
 """Levels of nesting; readers of JSON that recurse, such as Python's, stay far from their limit."""
@@ -32,19 +31,17 @@ def load(target: Target, text: io.TextIOWrapper) -> list[str]:
 def read_lines(text: io.TextIOWrapper, limit: int) -> Iterator[Rows[str]]:
     """Lines in chunks; over-long, undecodable and too deeply nested ones are rejected, blank ones skipped."""
     feed = Lines(text, limit, NEWLINE)
-    result: Rows[str] = Rows()
-    while block := feed.block():
-        for number, line in enumerate(block, feed.number + 1):
-            problem = _problem(line, limit)
-            if problem is None:
-                result.keep(number, line)
-            elif problem:
-                result.reject(number, problem, line, limit)
-        feed.number += len(block)
-        if len(result) >= CHUNK_ROWS:
-            yield result
-            result = Rows()
-    yield result
+    for blocks in feed.chunks():
+        result: Rows[str] = Rows()
+        for block in blocks:
+            for number, line in enumerate(block, feed.number + 1):
+                problem = _problem(line, limit)
+                if problem is None:
+                    result.keep(number, line)
+                elif problem:
+                    result.reject(number, problem, line, limit)
+            feed.number += len(block)
+        yield result
 
 
 def _problem(line: str, limit: int) -> str | None:
@@ -81,23 +78,26 @@ def _insert(target: Target, chunk: Rows[str]) -> None:
         " = 'OBJECT' then json_keys(text) end as keys from chunk"
     )
     con.unregister("chunk")
+    # objects of a feed have few shapes: what depends on the keys alone is judged once a shape
     con.execute(
-        "create or replace temp table unread as select line, rtrim(text, chr(13) || chr(10)) as content,"
-        " if(keys is null, 'not a JSON object', 'a key occurs twice') as reason from parsed"
-        " where keys is null or len(list_distinct(keys)) < len(keys)"
+        "create or replace temp table shapes as select keys, case when keys is null then 'not a JSON object'"
+        " when len(list_distinct(keys)) < len(keys) then 'a key occurs twice' end as problem"
+        " from (select distinct keys from parsed)"
     )
-    names = "".join(", " + quote(column) for column in columns)
-    values = "".join(f", found[{i + 1}]" for i in range(len(columns)))
+    con.execute("insert into json_keys select distinct unnest(keys) from shapes where problem is null")
     con.execute(
-        f"""insert into raw.{target.name} (_file, _line, _nulls{names})
-        select {target.file_id}, line, nulls{values} from (
-            select line, json_extract_string(text, {_pointers(columns)}) as found, {_nulls(target)} as nulls
-            from parsed anti join unread using (line))"""
+        f"insert into raw.rejects select {target.file_id}, line, problem, rtrim(text, chr(13) || chr(10))"
+        " from parsed join shapes on shapes.keys is not distinct from parsed.keys where problem is not null"
     )
-    con.execute(f"insert into raw.rejects select {target.file_id}, line, reason, content from unread")
-    con.execute("insert into json_keys select distinct unnest(keys) from parsed anti join unread using (line)")
+    con.execute(
+        f"""insert into raw.{target.name} (_file, _line, _nulls{"".join(", " + quote(c) for c in columns)})
+        select {target.file_id}, line, {_nulls(target)}{"".join(f", found[{i + 1}]" for i in range(len(columns)))} from (
+            select line, json_extract_string(text, {_pointers(columns)}) as found, {_kinds(target)} as kinds
+            from parsed where keys is not null
+                and keys not in (select keys from shapes where problem is not null and keys is not null))"""
+    )
     con.execute("drop table parsed")
-    con.execute("drop table unread")
+    con.execute("drop table shapes")
 
 
 def _pointers(columns: list[str]) -> str:
@@ -106,11 +106,16 @@ def _pointers(columns: list[str]) -> str:
     return "[" + ", ".join(literal("/" + column) for column in escaped) + "]"
 
 
-def _nulls(target: Target) -> str:
-    """The contract columns whose value is an explicit null, which clears a field where the source says so."""
+def _kinds(target: Target) -> str:
+    """The JSON types of the columns, where an explicit null says something else than an absent key."""
     if target.source.clear_value != "null":
         return "null"
-    columns = target.source.columns
-    names = "[" + ", ".join(map(literal, columns)) + "]"
-    kinds = f"json_type(text, {_pointers(columns)})"
-    return f"nullif(list_filter({names}, lambda name, i: {kinds}[i] = 'NULL'), [])"
+    return f"json_type(text, {_pointers(target.source.columns)})"
+
+
+def _nulls(target: Target) -> str:
+    """The contract columns whose value is an explicit null."""
+    if target.source.clear_value != "null":
+        return "null"
+    names = "[" + ", ".join(map(literal, target.source.columns)) + "]"
+    return f"nullif(list_filter({names}, lambda name, i: kinds[i] = 'NULL'), [])"

@@ -15,7 +15,15 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
-from profile_pipeline.warehouse import fingerprint, literal, mark_built, rows, scalar, transaction
+from profile_pipeline.warehouse import (
+    fingerprint,
+    literal,
+    mark_built,
+    rows,
+    scalar,
+    table_exists,
+    transaction,
+)
 
 IGNORED_SUFFIXES = (".part", ".tmp", ".crdownload", ".sha256")
 TABLES = """
@@ -29,6 +37,8 @@ create table if not exists raw.files (
     notes text[] not null default [], read_as text);
 create table if not exists raw.rejects (
     file_id integer not null, line bigint not null, reason text not null, content text);
+create table if not exists raw.replays (
+    file_id integer not null, line bigint not null, replayed_by_name text not null, replayed_at timestamptz not null);
 """
 
 
@@ -91,17 +101,19 @@ def scan(con: DuckDBPyConnection, config: Config, project: Project, as_of: datet
     conflicts: list[str] = []
     with transaction(con):
         new = [item for item in found if _is_new(con, config, item, conflicts)]
-        if new:
-            _enter(con, new, as_of)
+        hashes = _hashes(new, conflicts)
+        if hashes:
+            _enter(con, hashes, as_of)
         mark_built(
             con,
             "raw.files",
             fingerprint(rows(con, "select * exclude (modified_ns) from raw.files order by 1")),
         )
-    return Scan(len(new), conflicts, unclaimed)
+    return Scan(len(hashes), conflicts, unclaimed)
 
 
 def _is_new(con: DuckDBPyConnection, config: Config, item: Delivery, conflicts: list[str]) -> bool:
+    """Whether to enter a file; a known name with other content is a conflict, unless it was refused before."""
     known = rows(
         con,
         "select file_id, sha256, size_bytes, modified_ns, state, read_as from raw.files where source = ? and name = ?",
@@ -110,19 +122,19 @@ def _is_new(con: DuckDBPyConnection, config: Config, item: Delivery, conflicts: 
     if not known:
         return True
     file_id, sha256, size, modified, state, read_as = known[0]
-    if (size, modified) != (item.size_bytes, item.modified_ns):
-        if sha256_of(item.path) != sha256 and state != "refused":
-            conflicts.append(
-                f"{item.name}: same name as an earlier delivery but other content; deliver it under a new name"
-            )
-            return False
-        if state != "refused":
-            con.execute("update raw.files set modified_ns = ? where file_id = ?", [item.modified_ns, file_id])
-            return False
-    elif state != "refused" or read_as == reading_rules(config, item.source):
-        return False
-    _forget(con, file_id)
-    return True
+    touched = (size, modified) != (item.size_bytes, item.modified_ns)
+    if state == "refused":
+        retry = touched or read_as != reading_rules(config, item.source)
+        if retry:
+            _forget(con, file_id)
+        return retry
+    if touched and sha256_of(item.path) == sha256:
+        con.execute("update raw.files set modified_ns = ? where file_id = ?", [item.modified_ns, file_id])
+    elif touched:
+        conflicts.append(
+            f"{item.name}: same name as an earlier delivery but other content; deliver it under a new name"
+        )
+    return False
 
 
 def _forget(con: DuckDBPyConnection, file_id: int) -> None:
@@ -131,25 +143,41 @@ def _forget(con: DuckDBPyConnection, file_id: int) -> None:
     con.execute("delete from raw.files where file_id = ?", [file_id])
 
 
-def _enter(con: DuckDBPyConnection, new: list[Delivery], as_of: datetime) -> None:
-    batch = (scalar(con, "select max(batch) from raw.batches") or 0) + 1
-    con.execute("insert into raw.batches (batch, as_of) values (?, ?)", [batch, as_of])
+def _hashes(new: list[Delivery], conflicts: list[str]) -> dict[Delivery, str]:
+    """SHA-256 of each file; one that cannot be opened is looked at again by the next scan."""
+    found = {}
     for item in new:
-        sha256 = sha256_of(item.path)
-        twin = scalar(
-            con,
-            "select name from raw.files where source = ? and sha256 = ? and state in ('found', 'loaded')",
-            [item.source, sha256],
-        )
-        con.execute(
-            "insert into raw.files (file_id, source, name, sha256, size_bytes, modified_ns, batch, state, reason)"
-            " values (nextval('raw.file_ids'), ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                item.source, item.name, sha256, item.size_bytes, item.modified_ns, batch,
-                "duplicate" if twin else "found",
-                f"same content as {twin}" if twin else None,
-            ],
-        )  # fmt: skip
+        try:
+            found[item] = sha256_of(item.path)
+        except OSError as error:
+            conflicts.append(f"{item.name}: cannot be opened ({error.strerror}); mend its permissions or remove it")
+    return found
+
+
+def _enter(con: DuckDBPyConnection, hashes: dict[Delivery, str], as_of: datetime) -> None:
+    """Enter files as one batch. Its time is never before that of an earlier one, whatever the clock says."""
+    last_batch, last_as_of = rows(con, "select max(batch), max(as_of) from raw.batches")[0]
+    batch = (last_batch or 0) + 1
+    con.execute("insert into raw.batches (batch, as_of) values (?, ?)", [batch, max(as_of, last_as_of or as_of)])
+    for item, sha256 in hashes.items():
+        _enter_file(con, item, sha256, batch)
+
+
+def _enter_file(con: DuckDBPyConnection, item: Delivery, sha256: str, batch: int) -> None:
+    twin = scalar(
+        con,
+        "select name from raw.files where source = ? and sha256 = ? and state in ('found', 'loaded') order by file_id",
+        [item.source, sha256],
+    )
+    con.execute(
+        "insert into raw.files (file_id, source, name, sha256, size_bytes, modified_ns, batch, state, reason)"
+        " values (nextval('raw.file_ids'), ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            item.source, item.name, sha256, item.size_bytes, item.modified_ns, batch,
+            "duplicate" if twin else "found",
+            f"same content as {twin}" if twin else None,
+        ],
+    )  # fmt: skip
 
 
 def reading_rules(config: Config, source: str) -> str:
@@ -191,14 +219,35 @@ def files_of(con: DuckDBPyConnection, batch: int) -> list[tuple[str, int]]:
 
 
 def revert(con: DuckDBPyConnection, batch: int) -> int:
-    """Take a batch's files out of everything derived; the raw rows stay. Returns the number of files."""
+    """Take a batch's files out of everything derived, as if it had never come; the raw rows stay.
+
+    A file of another batch that was set aside as their duplicate takes their place at the next run. Returns the
+    number of files.
+    """
     with transaction(con):
         changed = rows(
             con,
-            "update raw.files set state = 'reverted' where batch = ? and state in ('loaded', 'found')",
+            "update raw.files set state = 'reverted' where batch = ? and state in ('loaded', 'found', 'duplicate')",
             [batch],
         )
+        con.execute(
+            """update raw.files set state = 'found', reason = null where file_id in (
+                select min(d.file_id) from raw.files d where d.state = 'duplicate' and not exists (
+                    select 1 from raw.files f where f.source = d.source and f.sha256 = d.sha256
+                        and f.state in ('found', 'loaded'))
+                group by d.source, d.sha256)"""
+        )
     return changed[0][0]
+
+
+def accept_volume(con: DuckDBPyConnection) -> None:
+    """Let deliveries so far through although they are much smaller than those before them."""
+    with transaction(con):
+        con.execute("update raw.batches set volume_accepted = true where not volume_accepted")
+        if table_exists(con, "records.validations"):
+            con.execute(
+                "update records.validations set success = true, failed = 0 where name = 'volume' and not success"
+            )
 
 
 def source_fingerprint(con: DuckDBPyConnection, source: str) -> str:

@@ -1,10 +1,14 @@
 """Numbered lines of a text stream: in blocks for speed, and one by one where a record needs care."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 from typing import Generic, TypeVar
 
 BLOCK_CHARACTERS = 1 << 20
+CHUNK_BLOCKS = 8
+"""Blocks that go to the database together: few statements, little memory."""
 KEPT_CHARACTERS = 1000
 """How much of a line that is too long is kept for people to recognise it."""
 LINE_ENDS = ("\n", "\r")
@@ -29,9 +33,6 @@ class Rows(Generic[Row]):
         """Add a line that cannot be read; the reason never quotes it."""
         kept = content[:KEPT_CHARACTERS] if len(content) > limit else content
         self.rejects.append((line, reason, kept.rstrip("\r\n")))
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.rejects)
 
 
 class Lines:
@@ -69,7 +70,12 @@ class Lines:
         while (rest := self._text.readline(self._limit)) and not rest.endswith(LINE_ENDS):
             pass
 
-    def block(self) -> list[str]:
+    def chunks(self) -> Iterator[Iterator[list[str]]]:
+        """The rest of the text as chunks of blocks; every block of one is to be read before the next."""
+        while first := self._block():
+            yield chain([first], takewhile(bool, (self._block() for _ in range(CHUNK_BLOCKS - 1))))
+
+    def _block(self) -> list[str]:
         """The next lines, about a million characters of them; `number` stays that of the line before."""
         text = self._text.read(BLOCK_CHARACTERS)
         cut = bool(text) and not text.endswith("\n")

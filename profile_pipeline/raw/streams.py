@@ -5,13 +5,16 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from profile_pipeline.config.sources import FileFormat
 from profile_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK = 1 << 20
 MARKS = {
@@ -36,11 +39,12 @@ class HashedFile(io.RawIOBase):
         """Always."""
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # ty: ignore[invalid-method-override]
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         """Fill the buffer from the file."""
-        data = self._file.read(len(buffer))
+        view = memoryview(buffer)
+        data = self._file.read(len(view))
         self._digest.update(data)
-        buffer[: len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
@@ -67,10 +71,11 @@ class Capped(io.RawIOBase):
         """Always."""
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # ty: ignore[invalid-method-override]
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         """Fill the buffer; raises FileRefused once the cap is passed."""
+        view = memoryview(buffer)
         try:
-            data = self._stream.read(len(buffer))
+            data = self._stream.read(len(view))
         except (OSError, EOFError, ValueError, zlib.error):  # what gzip and zstd raise for damaged bytes
             raise FileRefused("is damaged: it cannot be decompressed; deliver it again") from None
         self._seen += len(data)
@@ -79,12 +84,12 @@ class Capped(io.RawIOBase):
                 f"decompresses to more than {self._limit:,} bytes; raise max_decompressed_bytes or max_ratio"
                 " if this is expected"
             )
-        buffer[: len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
 
 @contextmanager
-def verified(path: Path, sha256: str) -> Iterator[HashedFile]:
+def verified(path: Path, sha256: str) -> Generator[HashedFile]:
     """The bytes of a delivered file; raises FileRefused when they are not those the ledger hashed."""
     check_sidecar(path, sha256)
     with HashedFile(path) as file:

@@ -1,7 +1,8 @@
 """Where the rows of one delivered file go: raw.<source>, its rejects, and the columns it must have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from duckdb import DuckDBPyConnection
 
@@ -10,8 +11,8 @@ from profile_pipeline.errors import PipelineError
 from profile_pipeline.raw.streams import FileRefused
 from profile_pipeline.warehouse import quote
 
-OWN_COLUMNS = ("_file", "_line", "_nulls", "_batch", "_ingested_at")
-"""Names this project adds to delivered rows."""
+OWN_COLUMNS = ("_file", "_line", "_nulls", "_batch", "_ingested_at", "_reasons", "_content")
+"""Names this project adds to delivered rows, here and in exports of the quarantine."""
 MAX_NAMED = 10
 """Names of columns that one message lists."""
 
@@ -25,18 +26,19 @@ class Target:
     source: Source
     file_id: int
 
-    def insert(self, lines: Sequence[int], columns: Mapping[str, Sequence[str]]) -> None:
-        """Append rows given as columns of text, all as long as `lines`."""
+    def insert(self, lines: Sequence[int], rows: Iterable[Sequence[str]], header: list[str]) -> None:
+        """Append rows of text, each with a value for every column of the header."""
         import pyarrow as pa
 
-        if not lines:
-            return
-        kept = [column for column in self.source.columns if column in columns]
-        texts = {f"c{i}": pa.array(columns[c], pa.string()) for i, c in enumerate(kept)}
-        self.con.register("chunk", pa.table({"_line": pa.array(lines, pa.int64()), **texts}))
+        # one flat array, sliced by DuckDB: turning rows into columns here costs more than all of the reading
+        texts = pa.array(list(chain.from_iterable(rows)), pa.string())
+        row = pa.FixedSizeListArray.from_arrays(texts, len(header))
+        kept = [column for column in self.source.columns if column in header]
+        names = "".join(f", {quote(column)}" for column in kept)
+        values = "".join(f", row[{header.index(column) + 1}]" for column in kept)
+        self.con.register("chunk", pa.table({"line": pa.array(lines, pa.int64()), "row": row}))
         self.con.execute(
-            f"insert into raw.{self.name} (_file, _line{''.join(', ' + quote(c) for c in kept)})"
-            f" select {self.file_id}, _line{''.join(', ' + text for text in texts)} from chunk"
+            f"insert into raw.{self.name} (_file, _line{names}) select {self.file_id}, line{values} from chunk"
         )
         self.con.unregister("chunk")
 

@@ -37,7 +37,7 @@ def build_current(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(_empty_current(config))
         for name in sources:
             con.execute(f"insert into records.current by name {effective_query(config, name)}")
-        replace_table(con, "records.identifiers", _identifiers_query(config))
+        replace_table(con, "records.identifiers", _identifiers_query())
         mark_built(con, "records.current", mark)
         mark_built(con, "records.identifiers", mark)
 
@@ -77,7 +77,9 @@ def _versions(name: str) -> str:
 def _still_delivered(name: str, source: Source) -> str:
     if source.delivery != "full":
         return ""
-    return f" and source_key in (select source_key from {_versions(name)} where batch = (select max(batch) from records.{name}))"
+    # a row that is in quarantine is delivered nevertheless: it must not delete its record
+    newest = f"(select max(batch) from raw.files where source = {literal(name)} and state = 'loaded')"
+    return f" and source_key in (select source_key from records.{name} where batch = {newest})"
 
 
 def _replaced_query(name: str) -> str:
@@ -110,7 +112,7 @@ def _patched_query(name: str, source: Source) -> str:
     raw = ", ".join(f"{f} := w__{f}.r" for f in fields) or "none := null::text"
     cleared = ", ".join(f"case when w__{f} is not null and w__{f}.v is null then '{f}' end" for f in fields)
     times = ", ".join(f"{{'k': '{f}', 'v': w__{f}.t}}" for f in fields)
-    newest = ", ".join(f"arg_max({column}, n) as {column}" for column in (*FIXED, "content_hash", "deleted"))
+    newest = ", ".join(f"arg_max({column}, n) as {column}" for column in (*FIXED, "content_hash"))
     return f"""
         with ordered as (
             select *, row_number() over (partition by source_key order by {NEWEST}) as n from {_versions(name)}
@@ -119,16 +121,16 @@ def _patched_query(name: str, source: Source) -> str:
         ), folded as (
             select {newest.replace("arg_max(source_key, n) as source_key", "source_key")}{winners},
                 list_sort(list_distinct(flatten(list(identifiers)))) as identifiers
-            from alive where n > died or n = died and deleted group by source_key
+            from alive where n > died group by source_key
         )
-        select {", ".join(FIXED)}, content_hash, deleted, identifiers{values}, struct_pack({raw}) as raw,
+        select {", ".join(FIXED)}, content_hash, false as deleted, identifiers{values}, struct_pack({raw}) as raw,
             list_filter(cast([{cleared}] as text[]), lambda x: x is not null) as cleared,
             map_from_entries(list_filter(cast([{times}] as struct(k text, v timestamptz)[]), lambda e: e.v is not null))
                 as field_times
         from folded"""
 
 
-def _identifiers_query(config: Config) -> str:
+def _identifiers_query() -> str:
     """Grain: one row a record and identifier value; `raw_value` as it was written, for people to recognise."""
     return """
         select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,

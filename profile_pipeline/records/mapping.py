@@ -40,20 +40,20 @@ def _delivered_query(name: str, source: Source, files: list[int]) -> str:
     where = f" and coalesce(({source.where}), false)" if source.where else ""
     # filtered before the joins: `where` may name columns that the ledger has too, such as `source`
     return (
-        f"select d.*, f.batch, b.as_of as ingested_at from (select * from raw.{name} where _file in ({listed}){where}) d"
+        f"select d.*, f.batch as _batch, b.as_of as _ingested_at from (select * from raw.{name} where _file in ({listed}){where}) d"
         " join raw.files f on f.file_id = d._file join raw.batches b on b.batch = f.batch"
     )
 
 
 def _extracted_query(source: Source) -> str:
-    columns = ["_file", "_line", "batch", "ingested_at"]
+    columns = ["_file", "_line", "_batch as batch", "_ingested_at as ingested_at"]
     columns.append(f"{_key(source.key)} as source_key")
     columns.append(f"{_text(source.time.value if source.time else None)} as time_text")
     columns.append(f"coalesce(({source.delete_when or 'false'}), false) as deleted")
     if source.event:
         columns.append(f"{_key(source.event.id)} as event_id")
-        columns.append(f"coalesce({_text(source.event.type)}, 'event') as event_type")
-        columns.append(f"{_text(source.event.channel)} as channel")
+        columns.append(f"coalesce({_key(source.event.type)}, 'event') as event_type")
+        columns.append(f"{_key(source.event.channel)} as channel")
         pairs = ", ".join(f"{quote(column)} := {quote(column)}" for column in source.columns)
         columns.append(f"to_json(struct_pack({pairs})) as payload")
     for field in source.attributes:
@@ -116,7 +116,10 @@ def _normalised_query(config: Config, source: Source) -> str:
     for field in source.attributes:
         attribute = config.attributes[field]
         text = f"fold__{field}" if attribute.type in FOLDED else f"text__{field}"
-        columns.append(f"{value_query(attribute, source, text)} as value__{field}")
+        value = value_query(attribute, source, text)
+        if attribute.type == "birth_date":
+            value = f"(case when {value} <= strftime(ingested_at, '%Y-%m-%d') then {value} end)"
+        columns.append(f"{value} as value__{field}")
     columns += [
         f"{identifier_query(config.namespaces[space], source, f'text_id__{space}')} as key__{space}"
         for space in source.identifiers

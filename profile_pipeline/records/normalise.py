@@ -16,7 +16,7 @@ from profile_pipeline.config.identity import Namespace
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.warehouse import literal, scalar
 
-VERSION = "1"
+VERSION = "2"
 
 MISSING_WORDS = (
     "", "-", "--", ".", "?", "n/a", "na", "n.a.", "#n/a", "nan", "nil", "none", "null", "(null)", "undefined",
@@ -43,6 +43,18 @@ GENDERS = {
     "m": ("m", "male", "man", "männlich", "homme", "mr"),
     "x": ("x", "d", "nonbinary", "non-binary", "diverse", "divers", "other"),
 }
+HIDDEN = (
+    r"\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F\x{AD}\x{34F}\x{61C}\x{180E}\x{200B}-\x{200F}"
+    r"\x{202A}-\x{202E}\x{2060}-\x{206F}\x{FEFF}\x{FFF9}-\x{FFFB}\x{E0000}-\x{E007F}"
+)
+"""Control, bidi, zero-width and tag characters and the soft hyphen, as part of a regular expression."""
+SPACES = r"\s\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
+"""Every space of Unicode: RE2's own class knows those of ASCII only."""
+ISO_DAY = r"\d{4}-\d{1,2}-\d{1,2}"
+ISO_OFFSET = r"([zZ]|[+-]\d{2}(:?\d{2})?)"
+ISO_CLOCK = r"[ T]\d{1,2}:\d{2}(:\d{2}([.]\d{1,9})?)?"
+LAST_EPOCH_SECOND = 7_289_654_399
+"""The end of the year 2200: the latest time that counts as one."""
 APOSTROPHES = "''`\u00b4\u2019"
 TRUE_WORDS = ("y", "yes", "true", "t", "1", "on", "ja", "oui", "opt-in", "in")
 FALSE_WORDS = ("n", "no", "false", "f", "0", "off", "nein", "non", "opt-out", "out")
@@ -66,8 +78,10 @@ COUNTRY_NAMES = {
 
 def clean_query(text: str) -> str:
     """Text fit to show: composed Unicode, no control, bidi or zero-width characters, single spaces."""
-    hidden = r"'[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{FEFF}]'"
-    return rf"trim(regexp_replace(regexp_replace(nfc_normalize({text}), {hidden}, '', 'g'), '\s+', ' ', 'g'))"
+    visible = f"regexp_replace(nfc_normalize({text}), '[{HIDDEN}]', '', 'g')"
+    spaced = f"trim(regexp_replace({visible}, '[{SPACES}]+', ' ', 'g'))"
+    # most text is plain already, and one look is five times cheaper than three replacements
+    return f"(case when regexp_full_match({text}, '[!-~]+( [!-~]+)*') then {text} else {spaced} end)"
 
 
 def filled_query(text: str, placeholders: tuple[str, ...] = ()) -> str:
@@ -161,15 +175,26 @@ def date_query(
     )
 
 
+EPOCHS = {"epoch_s": 1, "epoch_ms": 1000}
+
+
+def _epoch(text: str, scale: int) -> str:
+    """Seconds since 1970; a number beyond every calendar would stop the whole query."""
+    seconds = f"try_cast({text} as double) / {scale}"
+    return f"case when abs({seconds}) <= {LAST_EPOCH_SECOND} then to_timestamp({seconds}) end"
+
+
 def time_query(text: str, formats: list[str], zone: str) -> str:
     """A point in time (UTC) from the declared formats; a time without an offset is in `zone`."""
     tries = []
     listed = [f for f in formats if f not in {"iso", "epoch_s", "epoch_ms"}]
     if "iso" in formats:
+        # the shape first: a cast would also read `epoch`, `infinity` or a zone name, and ignore the last
         tries.append(
-            f"case when regexp_matches({text}, '([zZ]|[+-]\\d{{2}}(:?\\d{{2}})?)$') and length({text}) > 10"
+            f"case when regexp_full_match({text}, '{ISO_DAY}{ISO_CLOCK} ?{ISO_OFFSET}')"
             f" then try_cast({text} as timestamptz)"
-            f" else timezone({literal(zone)}, try_cast({text} as timestamp)) end"
+            f" when regexp_full_match({text}, '{ISO_DAY}({ISO_CLOCK})?')"
+            f" then timezone({literal(zone)}, try_cast({text} as timestamp)) end"
         )
     zoned = [f for f in listed if "%z" in f]
     plain = [f for f in listed if "%z" not in f]
@@ -178,10 +203,7 @@ def time_query(text: str, formats: list[str], zone: str) -> str:
     if plain:
         parsed = f"try_strptime({text}, [{', '.join(literal(f) for f in plain)}])"
         tries.append(f"timezone({literal(zone)}, {parsed}::timestamp)")
-    if "epoch_s" in formats:
-        tries.append(f"to_timestamp(try_cast({text} as double))")
-    if "epoch_ms" in formats:
-        tries.append(f"to_timestamp(try_cast({text} as double) / 1000)")
+    tries += [_epoch(text, scale) for name, scale in EPOCHS.items() if name in formats]
     found = f"coalesce({', '.join(tries)})"
     return f"(case when year({found}) between 1900 and 2200 then {found} end)"
 
@@ -214,7 +236,7 @@ def value_query(attribute: Attribute, source: Source, text: str) -> str:
         "id": lambda: _compact(text),
         "category": lambda: _words(text),
         "text": lambda: text,
-        "number": lambda: f"try_cast(replace({text}, ',', '.') as double)",
+        "number": lambda: _number(text),
         "integer": lambda: f"try_cast(try_cast({text} as decimal(38, 6)) as bigint)",
         "boolean": lambda: _boolean(text),
         "consent": lambda: _boolean(text),
@@ -223,6 +245,13 @@ def value_query(attribute: Attribute, source: Source, text: str) -> str:
         "list": lambda: _list(text),
     }
     return by_type[kind]()
+
+
+def _number(text: str) -> str:
+    """A finite number; `1,234` may be a thousand or a fraction and is therefore not read."""
+    value = f"try_cast(replace({text}, ',', '.') as double)"
+    unclear = f"regexp_full_match({text}, '[+-]?[1-9]\\d{{0,2}},\\d{{3}}')"
+    return f"(case when isfinite({value}) and not {unclear} then {value} end)"
 
 
 def _boolean(text: str) -> str:

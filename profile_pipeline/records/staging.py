@@ -20,6 +20,7 @@ from profile_pipeline.warehouse import (
     built,
     columns_of,
     fingerprint,
+    literal,
     mark_built,
     quote,
     rows,
@@ -152,9 +153,9 @@ def _append(con: DuckDBPyConnection, name: str) -> None:
     ]
     listed = ", ".join(quote(column) for column in kept)
     query = (
-        f"select {listed}, md5(concat_ws('|', raw, cleared, deleted, list_transform(identifiers, lambda i: i.value),"
-        " source_key)) as content_hash, reasons from staged left join (select row_id, list(reason order by reason)"
-        " as reasons from failures group by row_id) using (row_id)"
+        f"select {listed}, md5(concat_ws('|', raw, cleared, deleted, identifiers, source_key)) as content_hash,"
+        " reasons from staged left join (select row_id, list(reason order by reason) as reasons from failures"
+        " group by row_id) using (row_id)"
     )
     if table_exists(con, f"records.{name}"):
         con.execute(f"insert into records.{name} by name {query}")
@@ -163,46 +164,68 @@ def _append(con: DuckDBPyConnection, name: str) -> None:
 
 
 def _guards(con: DuckDBPyConnection, name: str, source: Source, files: list[int]) -> list[Outcome]:
-    listed = ", ".join(map(str, files)) or "null"
-    delivered, malformed = rows(
-        con, f"select coalesce(sum(row_count), 0), coalesce(sum(rejected_count), 0) from raw.files"
-        f" where file_id in ({listed})",
-    )[0]  # fmt: skip
-    refused = scalar(con, "select count(distinct row_id) from failures")
-    bad = int(malformed) + refused
-    limit = source.guards.max_error_share
-    outcomes = [
-        Outcome(
-            "error_share", "critical", bad <= limit * delivered, int(delivered), bad,
-            notes=f"at most {limit:.1%} of a delivery may be refused",
-        )
-    ]  # fmt: skip
+    """Limits on whole deliveries, batch by batch, so that a rebuild judges as the runs before it did."""
+    con.execute(f"create or replace temp table delivered_batches as {_batches_query(name, files)}")
+    outcomes = [_error_share(con, source)]
     if source.delivery == "full":
-        outcomes.append(_volume(con, name, source, int(delivered)))
+        outcomes.append(_volume(con, source))
+    if source.guards.min_rows:
+        outcomes.append(_min_rows(con, name, source))
+    con.execute("drop table delivered_batches")
     return outcomes
 
 
-def _volume(con: DuckDBPyConnection, name: str, source: Source, delivered: int) -> Outcome:
+def _batches_query(name: str, files: list[int]) -> str:
+    """Grain: batch with at least one of the files; rows delivered, of these unusable, and those of the batch before."""
+    listed = ", ".join(map(str, files)) or "null"
+    return f"""
+        with delivered as (
+            select batch, sum(row_count) as delivered, sum(rejected_count) as malformed,
+                lag(sum(row_count)) over (order by batch) as before, bool_or(file_id in ({listed})) as pending
+            from raw.files where source = {literal(name)} and state = 'loaded' group by batch
+        ), refused as (
+            select batch, count(distinct row_id) as refused from failures join staged using (row_id) group by batch
+        )
+        select batch, delivered, malformed + coalesce(refused, 0) as bad, before, volume_accepted
+        from delivered join raw.batches using (batch) left join refused using (batch) where pending"""
+
+
+def _error_share(con: DuckDBPyConnection, source: Source) -> Outcome:
+    limit = source.guards.max_error_share
+    [(delivered, bad, fine)] = rows(
+        con,
+        "select coalesce(sum(delivered), 0), coalesce(sum(bad), 0), coalesce(bool_and(bad <= ? * delivered), true)"
+        " from delivered_batches",
+        [limit],
+    )
+    notes = f"at most {limit:.1%} of a delivery may be refused"
+    return Outcome("error_share", "critical", bool(fine), int(delivered), int(bad), notes=notes)
+
+
+def _volume(con: DuckDBPyConnection, source: Source) -> Outcome:
     """A full delivery that is far smaller than the one before would delete the people it lacks."""
-    before = scalar(
-        con,
-        "select sum(row_count) from raw.files where source = ? and state = 'loaded' and batch = ("
-        " select max(f.batch) from raw.files f join records.loads l using (file_id) where f.source = ?)",
-        [name, name],
-    )
     share = source.guards.min_volume_share
-    accepted = scalar(
+    [(delivered, lacking)] = rows(
         con,
-        "select count(*) from raw.batches where batch = (select max(batch) from raw.batches) and volume_accepted",
+        "select coalesce(sum(delivered), 0), coalesce(sum(before - delivered)"
+        " filter (delivered < ? * before and not volume_accepted), 0) from delivered_batches",
+        [share],
     )
-    fine = bool(accepted) or before is None or delivered >= share * before
-    return Outcome(
-        "volume", "critical", fine, delivered, 0 if fine else int(before - delivered),
-        notes=f"a full delivery has at least {share:.0%} of the rows of the one before",
-    )  # fmt: skip
+    notes = f"a full delivery has at least {share:.0%} of the rows of the one before"
+    return Outcome("volume", "critical", not lacking, int(delivered), int(lacking), notes=notes)
+
+
+def _min_rows(con: DuckDBPyConnection, name: str, source: Source) -> Outcome:
+    """Judged on everything delivered so far: a project that lacks a whole source publishes nothing."""
+    least = source.guards.min_rows
+    present = scalar(con, f"select count(*) from records.{name} where reasons is null")
+    notes = f"a project needs at least {least:,} usable rows of this source"
+    return Outcome("min_rows", "critical", present >= least, present, max(least - present, 0), notes=notes)
 
 
 def _note_outcomes(con: DuckDBPyConnection, name: str, load: int, outcomes: list[Outcome]) -> None:
+    # what is judged on all rows so far replaces what was said before
+    con.execute("delete from records.validations where source = ? and name = 'min_rows'", [name])
     values = [(name, load, o.name, o.severity, o.success, o.evaluated, o.failed, o.notes) for o in outcomes]
     if values:
         con.executemany("insert into records.validations values (?, ?, ?, ?, ?, ?, ?, ?)", values)

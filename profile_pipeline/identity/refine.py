@@ -1,0 +1,167 @@
+"""Splits one component where its links contradict other evidence: constrained average linkage.
+
+Strong identifiers unite first, unless a limit would break. Then the two groups whose pairs agree best on
+average unite, as long as the average is for one person rather than against it: a chain of likely links does
+not hold when most pairs along it are unlikely. The result depends on the component only, not on its order.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+CLIP = (-10.0, 15.0)
+"""Match weights count within these bounds, so that no single pair outweighs many others."""
+Pair = tuple[int, int]
+
+
+@dataclass
+class Tie:
+    """All scored pairs between two groups: sum of weights, number of pairs, number of links among them."""
+
+    weight: float = 0.0
+    pairs: int = 0
+    links: int = 0
+
+    def add(self, other: "Tie") -> None:
+        """Count the pairs of another tie too."""
+        self.weight += other.weight
+        self.pairs += other.pairs
+        self.links += other.links
+
+
+@dataclass
+class Group:
+    """Nodes united so far, how many of them can be scored, and the limited values they hold."""
+
+    nodes: list[int]
+    scorable: int
+    held: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    ties: dict[int, Tie] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Component:
+    """What there is to know about the nodes of one component."""
+
+    nodes: list[int]
+    scorable: set[int]
+    strong: list[Pair]
+    """Links by strong identifiers, strongest first."""
+    scores: list[tuple[int, int, float, bool]]
+    """Scored pairs: nodes, match weight, and whether the pair is a link."""
+    values: dict[int, list[tuple[str, str]]]
+    """Limited values by node: (namespace or source, value)."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Most values of each kind in a group, most nodes, and what a pair counts that was never scored."""
+
+    values: dict[str, int]
+    size: int
+    unscored: float
+
+    def allow(self, a: Group, b: Group) -> bool:
+        """Whether two groups may be one profile."""
+        if len(a.nodes) + len(b.nodes) > self.size:
+            return False
+        common = a.held.keys() & b.held.keys()
+        return all(len(a.held[kind] | b.held[kind]) <= self.values[kind] for kind in common)
+
+
+def refine(component: Component, bounds: Bounds) -> tuple[list[list[int]], list[tuple[int, int, str]]]:
+    """Groups of nodes, each sorted, and the links between groups with the reason why they do not hold."""
+    groups = _singles(component)
+    member = {node: node for node in component.nodes}
+    for left, right in component.strong:
+        a, b = member[left], member[right]
+        if a != b and bounds.allow(groups[a], groups[b]):
+            _unite(groups, member, a, b)
+    _tie(groups, member, component.scores)
+    _agglomerate(groups, member, bounds)
+    links = [*component.strong, *((left, right) for left, right, _, is_link in component.scores if is_link)]
+    return [sorted(group.nodes) for group in groups.values()], _cut(groups, member, links, bounds)
+
+
+def _singles(component: Component) -> dict[int, Group]:
+    groups = {}
+    for node in component.nodes:
+        groups[node] = Group([node], int(node in component.scorable))
+        for kind, value in component.values.get(node, ()):
+            groups[node].held[kind].add(value)
+    return groups
+
+
+def _tie(
+    groups: dict[int, Group], member: dict[int, int], scores: Iterable[tuple[int, int, float, bool]]
+) -> None:
+    for left, right, weight, is_link in scores:
+        a, b = member[left], member[right]
+        if a != b:
+            tie = groups[a].ties.setdefault(b, Tie())
+            groups[b].ties[a] = tie
+            tie.add(Tie(min(max(weight, CLIP[0]), CLIP[1]), 1, int(is_link)))
+
+
+def _average(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> float:
+    tie = groups[a].ties[b]
+    possible = groups[a].scorable * groups[b].scorable
+    return (tie.weight + (possible - tie.pairs) * bounds.unscored) / possible
+
+
+def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bounds) -> None:
+    """Best average first; groups are named by their smallest node, which also decides among equals."""
+    heap: list[tuple[float, int, int, int, int]] = []
+
+    def push(a: int, b: int) -> None:
+        a, b = min(a, b), max(a, b)
+        if groups[a].ties[b].links and (average := _average(groups, a, b, bounds)) >= 0:
+            heapq.heappush(heap, (-average, a, b, len(groups[a].nodes), len(groups[b].nodes)))
+
+    for a in groups:
+        for b in groups[a].ties:
+            if a < b:
+                push(a, b)
+    while heap:
+        _, a, b, a_size, b_size = heapq.heappop(heap)
+        current = (
+            a in groups and b in groups and (a_size, b_size) == (len(groups[a].nodes), len(groups[b].nodes))
+        )
+        if current and bounds.allow(groups[a], groups[b]):
+            _unite(groups, member, a, b)
+            for other in groups[a].ties:
+                push(a, other)
+
+
+def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> None:
+    """The group with the smaller name takes in the other."""
+    a, b = min(a, b), max(a, b)
+    kept, gone = groups[a], groups.pop(b)
+    kept.nodes += gone.nodes
+    kept.scorable += gone.scorable
+    for kind, held in gone.held.items():
+        kept.held[kind] |= held
+    for node in gone.nodes:
+        member[node] = a
+    kept.ties.pop(b, None)
+    for other, tie in gone.ties.items():
+        if other != a:
+            groups[other].ties.pop(b)
+            both = kept.ties.setdefault(other, Tie())
+            both.add(tie)
+            groups[other].ties[a] = both
+
+
+def _cut(
+    groups: dict[int, Group], member: dict[int, int], links: list[Pair], bounds: Bounds
+) -> list[tuple[int, int, str]]:
+    found = []
+    for left, right in links:
+        a, b = member[left], member[right]
+        if a != b:
+            broken = not bounds.allow(groups[a], groups[b])
+            found.append(
+                (left, right, "a limit of identity.yaml" if broken else "other records of both contradict it")
+            )
+    return found
