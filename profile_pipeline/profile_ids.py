@@ -11,7 +11,6 @@ A revision is one change of the ledger; a run that changes nothing makes none.
 import uuid
 from collections import defaultdict
 
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.warehouse import (
@@ -55,45 +54,54 @@ def assign_profile_ids(con: DuckDBPyConnection) -> None:
         return
     with transaction(con):
         _overlaps(con)
-        claims = _survivors(con)
-        _register_claims(con, claims)
-        revived = _revivals(con)
-        _register_claims(con, claims + revived)
+        con.execute("create or replace temp table claimed (cluster_key text, profile_id text)")
+        _claim_undisputed(con)
+        _claim(con, one_to_one(_disputed(con)))
+        _claim(con, one_to_one(_revivals(con)))
         _mint(con)
+        _assign(con)
         if _changed(con):
             _write_revision(con)
-        for table in ("overlap", "claimed", "minted", "assigned"):
-            con.execute(f"drop table if exists temp.{table}")
+        con.execute("drop table overlap; drop table claimed; drop table minted; drop table assigned")
         mark_built(con, "identity.membership", mark)
 
 
 def _overlaps(con: DuckDBPyConnection) -> None:
+    """Which ids have records in which cluster; `ids` and `parts` tell what is disputed."""
     replace_table(
         con,
         "temp.overlap",
         f"""with prior as ({MEMBERS}), weighed as (
             select record_key, cluster_key, if(kind = 'record', 1.0, {EVENT_NODE_WEIGHT}) as weight
             from identity.clusters join identity.nodes using (record_key)
-        ), sizes as (select profile_id, count(*) as size from prior group by profile_id)
-        select cluster_key, profile_id, sum(weight) as weight, count(*) / any_value(size) as share,
-            any_value(created_revision) as created
-        from prior join weighed using (record_key) join sizes using (profile_id)
-            join identity.registry using (profile_id)
-        group by cluster_key, profile_id""",
+        ), sizes as (select profile_id, count(*) as size from prior group by profile_id),
+        shared as (
+            select cluster_key, profile_id, sum(weight) as weight, count(*) / any_value(size) as share
+            from prior join weighed using (record_key) join sizes using (profile_id)
+            group by cluster_key, profile_id
+        )
+        select s.*, created_revision, count(*) over (partition by cluster_key) as ids,
+            count(*) over (partition by profile_id) as parts
+        from shared s join identity.registry using (profile_id)""",
     )
 
 
-def _survivors(con: DuckDBPyConnection) -> list[Claim]:
-    """One id to one cluster. Undisputed pairs need no order; the others are walked strongest first."""
-    disputed = rows(
+def _claim_undisputed(con: DuckDBPyConnection) -> None:
+    con.execute("insert into claimed select cluster_key, profile_id from overlap where ids = 1 and parts = 1")
+
+
+def _claim(con: DuckDBPyConnection, claims: list[Claim]) -> None:
+    clusters, ids = [cluster for cluster, _ in claims], [profile_id for _, profile_id in claims]
+    con.execute("insert into claimed select unnest(?::text[]), unnest(?::text[])", [clusters, ids])
+
+
+def _disputed(con: DuckDBPyConnection) -> list[Claim]:
+    """Ids that meet in a cluster or are spread over several, strongest claim first."""
+    return rows(
         con,
-        """with counted as (
-            select *, count(*) over (partition by cluster_key) as ids, count(*) over (partition by profile_id) as parts
-            from temp.overlap)
-        select cluster_key, profile_id from counted where ids > 1 or parts > 1
-        order by weight desc, share desc, created, profile_id, cluster_key""",
+        """select cluster_key, profile_id from overlap where ids > 1 or parts > 1
+        order by weight desc, share desc, created_revision, profile_id, cluster_key""",
     )
-    return one_to_one(disputed)
 
 
 def one_to_one(ordered: list[Claim]) -> list[Claim]:
@@ -109,45 +117,22 @@ def one_to_one(ordered: list[Claim]) -> list[Claim]:
     return held
 
 
-def _register_claims(con: DuckDBPyConnection, claims: list[Claim]) -> None:
-    table = pa.table(
-        {
-            "cluster_key": pa.array([c for c, _ in claims], pa.string()),
-            "profile_id": pa.array([p for _, p in claims], pa.string()),
-        }
-    )
-    con.register("claim_table", table)
-    replace_table(
-        con,
-        "temp.claimed",
-        """select cluster_key, profile_id from claim_table
-        union all
-        select any_value(cluster_key), profile_id from temp.overlap
-        where cluster_key in (select cluster_key from temp.overlap group by 1 having count(*) = 1)
-        group by profile_id having count(*) = 1
-            and profile_id in (select profile_id from temp.overlap group by 1 having count(*) = 1)""",
-    )
-    con.unregister("claim_table")
-
-
 def _revivals(con: DuckDBPyConnection) -> list[Claim]:
     """Retired ids whose last records are now, by majority, in a cluster that has no id."""
-    return one_to_one(
-        rows(
-            con,
-            """with former as (
-                select m.record_key, m.profile_id, r.created_revision,
-                    count(*) over (partition by m.profile_id) as size
-                from identity.membership m join identity.registry r on r.profile_id = m.profile_id
-                    and r.status = 'retired' and r.reason in ('merged', 'emptied')
-                    and m.to_revision = r.retired_revision
-            )
-            select c.cluster_key, f.profile_id from former f join identity.clusters c using (record_key)
-            where c.cluster_key not in (select cluster_key from temp.claimed)
-            group by c.cluster_key, f.profile_id
-            having 2 * count(*) > any_value(f.size)
-            order by count(*) desc, min(f.created_revision), f.profile_id, c.cluster_key""",
+    return rows(
+        con,
+        """with former as (
+            select m.record_key, m.profile_id, r.created_revision,
+                count(*) over (partition by m.profile_id) as size
+            from identity.membership m join identity.registry r on r.profile_id = m.profile_id
+                and r.status = 'retired' and r.reason in ('merged', 'emptied')
+                and m.to_revision = r.retired_revision
         )
+        select c.cluster_key, f.profile_id from former f join identity.clusters c using (record_key)
+        where c.cluster_key not in (select cluster_key from claimed)
+        group by c.cluster_key, f.profile_id
+        having 2 * count(*) > any_value(f.size)
+        order by count(*) desc, min(f.created_revision), f.profile_id, c.cluster_key""",
     )
 
 
@@ -159,7 +144,7 @@ def _mint(con: DuckDBPyConnection) -> None:
         "temp.minted",
         f"""with births as (
             select cluster_key as birth_record_key, cluster_key from identity.clusters
-            where cluster_key not in (select cluster_key from temp.claimed) group by 1, 2
+            where cluster_key not in (select cluster_key from claimed) group by 1, 2
         ), counted as (
             select b.*, (select count(*) from identity.registry r where r.birth_record_key = b.birth_record_key)
                 as generation from births b
@@ -169,12 +154,16 @@ def _mint(con: DuckDBPyConnection) -> None:
                 substr('89ab', (strpos('0123456789abcdef', h[17]) - 1) % 4 + 1, 1) || h[18:20], h[21:32]) as profile_id
         from hashed""",
     )
+
+
+def _assign(con: DuckDBPyConnection) -> None:
+    """The new membership: every record of every cluster with the id of its cluster."""
     replace_table(
         con,
         "temp.assigned",
         """select c.record_key, a.profile_id, a.how from identity.clusters c join (
-            select cluster_key, profile_id, 'kept' as how from temp.claimed
-            union all select cluster_key, profile_id, 'minted' from temp.minted) a using (cluster_key)""",
+            select cluster_key, profile_id, 'kept' as how from claimed
+            union all select cluster_key, profile_id, 'minted' from minted) a using (cluster_key)""",
     )
 
 
@@ -237,7 +226,7 @@ def _enter_minted_and_revived(con: DuckDBPyConnection, revision: int) -> None:
         con,
         "temp.reviving",
         "select profile_id from identity.registry where status = 'retired'"
-        " and profile_id in (select profile_id from temp.claimed)",
+        " and profile_id in (select profile_id from claimed)",
     )
     con.execute(
         "update identity.registry set status = 'active', retired_revision = null, reason = null"
@@ -297,19 +286,31 @@ def _note_events(con: DuckDBPyConnection, revision: int, model: str | None) -> N
 
 
 def final_redirects_query() -> str:
-    """Every retired id with the active (or erased) id its chain of redirects ends at."""
+    """Every retired id with the active (or erased) id its redirects lead to; none when all records are gone."""
     return """
         with recursive chain (profile_id, successor, hops) as (
             select profile_id, successor, 1 from identity.redirects
             union all
             select c.profile_id, r.successor, c.hops + 1 from chain c
             join identity.redirects r on r.profile_id = c.successor where c.hops < 10000
-        )
-        select profile_id, arg_max(successor, hops) as successor from chain group by profile_id"""
+        ), ends as (select profile_id, arg_max(successor, hops) as successor from chain group by profile_id)
+        select profile_id, successor from ends
+        where successor not in (select profile_id from identity.registry where reason = 'emptied')"""
+
+
+def successors(con: DuckDBPyConnection, profile_id: str) -> list[tuple[str, float]]:
+    """Where everybody who ever was in a profile is now: (active id, share of the records that still exist)."""
+    return rows(
+        con,
+        f"""select n.profile_id, count(*) / sum(count(*)) over () as share
+        from (select distinct record_key from identity.membership where profile_id = ?)
+        join ({MEMBERS}) n using (record_key) group by n.profile_id order by share desc, n.profile_id""",
+        [profile_id],
+    )
 
 
 def changes(con: DuckDBPyConnection) -> dict[str, int]:
-    """Number of ledger events of each kind in the newest revision of the newest batch."""
+    """Number of ledger events of each kind in the newest revision."""
     found = rows(
         con,
         """select event, count(*) from identity.profile_events where revision = (

@@ -313,7 +313,7 @@ def worlds(draw: st.DrawFn, *, bad: bool = False, matching: str = MATCHING_OFF, 
 @contextmanager
 def warehouse_of(project: Project) -> Iterator[DuckDBPyConnection]:
     """The warehouse of a project, under its lock."""
-    with run_lock(project.state), connect(project.database, threads=2, memory="1GiB") as con:
+    with run_lock(project.state), connect(project.database, memory="1GiB") as con:
         yield con
 
 

@@ -8,8 +8,8 @@ from profile_pipeline.config.model import Expression, Name, Rule
 class Audience(Rule):
     """Profiles for which a DuckDB condition over the columns of the profile table is true."""
 
-    description: str = ""
-    where: Expression
+    description: str = Field(default="", description="who is meant")
+    where: Expression = Field(description="DuckDB condition over the columns of the profile table")
     consent: Name | None = Field(
         default=None, description="a consent field that must be true, whatever `where` says"
     )
@@ -18,4 +18,4 @@ class Audience(Rule):
 class AudienceRules(Rule):
     """The whole of rules/audiences.yaml."""
 
-    audiences: dict[Name, Audience] = {}
+    audiences: dict[Name, Audience] = Field(default={}, description="audiences, by name")

@@ -11,10 +11,15 @@ class Expectation(Rule):
     """One Great Expectations expectation, by its snake_case type, with our severity."""
 
     name: Name | None = Field(default=None, description="default: type and column")
-    type: str = Field(pattern=r"^expect_[a-z0-9_]+$")
-    kwargs: dict[str, Any] = {}
-    severity: Severity = "warning"
-    notes: str = ""
+    type: str = Field(
+        pattern=r"^expect_[a-z0-9_]+$", description="snake_case name of a Great Expectations expectation"
+    )
+    kwargs: dict[str, Any] = Field(default={}, description="its arguments")
+    severity: Severity = Field(
+        default="warning",
+        description="critical blocks publication, error quarantines the row, warning only reports",
+    )
+    notes: str = Field(default="", description="why it matters, shown with the result")
 
     @property
     def label(self) -> str:
@@ -26,4 +31,4 @@ class Expectation(Rule):
 class Suite(Rule):
     """The expectations of one table."""
 
-    expectations: list[Expectation] = Field(min_length=1)
+    expectations: list[Expectation] = Field(min_length=1, description="what must hold of the table")

@@ -10,28 +10,32 @@ from profile_pipeline.config.model import Name, Rule
 class Namespace(Rule):
     """A kind of identifier. `link: true` makes two records that share a value the same person."""
 
-    kind: Literal["person", "device", "cookie"] = "person"
+    kind: Literal["person", "device", "cookie"] = Field(
+        default="person", description="what the identifier names"
+    )
     type: Literal["email", "phone", "id", "id_any_case"] = Field(
         default="id_any_case", description="how values are normalised before they become keys"
     )
     link: bool = Field(default=True, description="a shared value links records by itself")
     priority: int = Field(default=100, ge=0, description="lower decides whom an event belongs to")
     unique: int | None = Field(default=None, ge=1, description="at most so many values a profile")
-    description: str = ""
+    description: str = Field(default="", description="what the identifier is")
     blocked: list[str] = Field(default=[], description="values that identify nobody")
 
 
 class Matching(Rule):
     """Probabilistic matching: everything has a default derived from the semantic types."""
 
-    enabled: bool = True
-    target_precision: float = Field(default=0.95, gt=0.5, lt=1)
+    enabled: bool = Field(default=True, description="false: records are linked by identifiers only")
+    target_precision: float = Field(
+        default=0.95, gt=0.5, lt=1, description="of the accepted links; the threshold follows from it"
+    )
     threshold: float | None = Field(
         default=None, description="match weight (log2 Bayes factor) above which a pair is a link"
     )
     floor: float = Field(default=-10, description="pairs below this match weight are not kept")
     max_block: int = Field(default=200, ge=2, description="records a blocking key may hold")
-    max_training_pairs: int = Field(default=1_000_000, ge=10_000)
+    max_training_pairs: int = Field(default=1_000_000, ge=10_000, description="pairs the model is trained on")
     settings: dict[str, Any] = Field(
         default={}, description="plain Splink settings that replace the derived ones, key by key"
     )
@@ -40,7 +44,7 @@ class Matching(Rule):
 class Clustering(Rule):
     """Limits on what may be published as one person."""
 
-    max_cluster_size: int = Field(default=100, ge=2)
+    max_cluster_size: int = Field(default=100, ge=2, description="records that may become one profile")
     generic_limit: int = Field(
         default=20, ge=2, description="disagreeing people behind one value before it is set aside"
     )
@@ -49,9 +53,11 @@ class Clustering(Rule):
 class IdentityRules(Rule):
     """The whole of rules/identity.yaml."""
 
-    namespaces: dict[Name, Namespace] = {}
-    matching: Matching = Matching()
-    clustering: Clustering = Clustering()
+    namespaces: dict[Name, Namespace] = Field(default={}, description="kinds of identifiers, by name")
+    matching: Matching = Field(default=Matching(), description="probabilistic matching")
+    clustering: Clustering = Field(
+        default=Clustering(), description="limits on what is published as one person"
+    )
     session_gap_minutes: int = Field(
         default=30, ge=0, description="reach of a login over the anonymous events around it"
     )

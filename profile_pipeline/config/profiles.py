@@ -16,29 +16,48 @@ DEFAULT_CHOICE: list[Choice] = ["most_recent", "source_priority"]
 class FieldRule(Rule):
     """Survivorship of one field: rules in order, the next decides what the one before left tied."""
 
-    choose: list[Choice] = Field(min_length=1)
+    choose: list[Choice] = Field(
+        min_length=1, description="rules in order; the next decides what the one before left tied"
+    )
     sources: dict[Name, int] | None = Field(default=None, description="source ranks for this field")
 
 
 class Group(Rule):
     """Fields that come from one record together, such as an address."""
 
-    fields: list[Name] = Field(min_length=2)
-    choose: list[Choice] = Field(default=["most_complete", "most_recent", "source_priority"])
+    fields: list[Name] = Field(min_length=2, description="fields that come from one record together")
+    choose: list[Choice] = Field(
+        default=["most_complete", "most_recent", "source_priority"],
+        description="rules that choose the record",
+    )
 
 
 class Policy(Rule):
     """A named merge policy. `method` is a short form: time_ordered or dataset_precedence."""
 
-    version: int = Field(default=1, ge=1)
-    description: str = ""
-    method: Literal["per_field", "time_ordered", "dataset_precedence"] = "per_field"
-    clock: Literal["business", "ingestion"] = "business"
+    version: int = Field(
+        default=1,
+        ge=1,
+        description="raise it with every change: profiles say by which version they were made",
+    )
+    description: str = Field(default="", description="what the policy is for")
+    method: Literal["per_field", "time_ordered", "dataset_precedence"] = Field(
+        default="per_field", description="per_field, or a short form: time_ordered, dataset_precedence"
+    )
+    clock: Literal["business", "ingestion"] = Field(
+        default="business", description="business: the row's own time; ingestion: the time of delivery"
+    )
     sources: dict[Name, int] = Field(default={}, description="lower wins")
-    unlisted: Literal["last", "exclude"] = "last"
-    choose: list[Choice] = DEFAULT_CHOICE
-    groups: dict[Name, Group] = {}
-    fields: dict[Name, FieldRule] = {}
+    unlisted: Literal["last", "exclude"] = Field(
+        default="last", description="what a source without a rank contributes"
+    )
+    choose: list[Choice] = Field(
+        default=DEFAULT_CHOICE, description="rules for fields without one of their own"
+    )
+    groups: dict[Name, Group] = Field(
+        default={}, description="fields that come from one record together, by name"
+    )
+    fields: dict[Name, FieldRule] = Field(default={}, description="rules of single fields")
 
     @model_validator(mode="after")
     def _one_method(self) -> "Policy":
@@ -71,6 +90,8 @@ class Policy(Rule):
 class ProfileRules(Rule):
     """The whole of rules/profiles.yaml."""
 
-    default: Name
-    policies: dict[Name, Policy] = Field(min_length=1)
-    future_tolerance_minutes: int = Field(default=1440, ge=0)
+    default: Name = Field(description="the policy that audiences and lookups use")
+    policies: dict[Name, Policy] = Field(min_length=1, description="merge policies, by name")
+    future_tolerance_minutes: int = Field(
+        default=1440, ge=0, description="how far a row's time may be ahead of its delivery"
+    )

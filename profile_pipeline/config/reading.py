@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import DocumentStartEvent, Event
+from ruamel.yaml.events import DocumentStartEvent, Event, ScalarEvent
 
 from profile_pipeline.errors import PipelineError
 
@@ -27,7 +27,6 @@ PLAIN_WORDS = (
     (r"expected ',' or '[\]}]'", "a [ or { is not closed; close it, and put values with : or , in quotes"),
     (r"expected the node content", "a [ or { is not closed; close it"),
     (r"expected <block end>", "does not line up with the lines above; mend the indentation"),
-    (r"tag:yaml.org,2002:merge", "`<<` is not allowed; write the value out"),
     (r"undefined alias", "anchors and aliases are not allowed; write the value out, or put it in quotes"),
     (r"another document", "`---` starts a second document; keep one a file"),
 )
@@ -64,6 +63,8 @@ def _refuse(event: Event) -> None:
     line = event.start_mark.line + 1 if event.start_mark else "?"
     if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
         raise PipelineError(f"line {line}: a % directive; remove it, rule files are YAML 1.2")
+    if isinstance(event, ScalarEvent) and event.value == "<<" and not event.style:
+        raise PipelineError(f"line {line}: `<<` is not allowed; write the value out")
     if getattr(event, "anchor", None):
         raise PipelineError(f"line {line}: anchors and aliases are not allowed; write the value out")
     if tag := getattr(event, "tag", None):
@@ -75,5 +76,5 @@ def _plain(error: MarkedYAMLError) -> str:
     line = f"line {mark.line + 1}" if mark else "somewhere"
     for pattern, words in PLAIN_WORDS:
         if found := re.search(pattern, str(error.problem)):
-            return f"{line}: {words.format(*found.groups())}"
+            return f"{line}: {words.replace('{0}', found[found.lastindex or 0])}"
     return f"{line}: {error.problem}; mend the YAML"

@@ -20,9 +20,9 @@ Character = Annotated[str, StringConstraints(min_length=1, max_length=1, strip_w
 class Attribute(Rule):
     """A profile field."""
 
-    type: SemanticType
-    description: str = ""
-    personal: bool = True
+    type: SemanticType = Field(description="semantic type: how values are cleaned, compared and shown")
+    description: str = Field(default="", description="what the field means, for the data dictionary")
+    personal: bool = Field(default=True, description="whether values name or describe a person")
     placeholders: list[str] = Field(
         default=[], description="further values that mean 'missing' in this field"
     )
@@ -35,43 +35,57 @@ class Attribute(Rule):
 class FileFormat(Rule):
     """How the bytes of a source's files are read; nothing is sniffed at run time."""
 
-    type: Literal["csv", "jsonl", "parquet"]
-    delimiter: Character = ","
-    quote: Character = '"'
-    encoding: str = "utf-8"
-    header: bool = True
-    max_line_bytes: int = Field(default=1_000_000, gt=0)
-    max_decompressed_bytes: int = Field(default=50_000_000_000, gt=0)
+    type: Literal["csv", "jsonl", "parquet"] = Field(
+        description="csv, jsonl (one object a line) or parquet; .gz and .zst are unpacked"
+    )
+    delimiter: Character = Field(default=",", description="character between fields")
+    quote: Character = Field(default='"', description="character around fields that hold a delimiter")
+    encoding: str = Field(default="utf-8", description="text encoding, for example windows-1252")
+    header: bool = Field(default=True, description="whether the first line names the columns")
+    max_line_bytes: int = Field(default=1_000_000, gt=0, description="a longer line is malformed")
+    max_decompressed_bytes: int = Field(
+        default=50_000_000_000, gt=0, description="a file that unpacks to more is refused"
+    )
     max_ratio: int = Field(default=200, gt=0, description="decompressed bytes per compressed byte")
 
 
 class Clock(Rule):
     """Where a row's business time comes from."""
 
-    value: Expression
-    formats: list[str] = Field(default=["iso"], min_length=1)
+    value: Expression = Field(description="expression that gives the time as text")
+    formats: list[str] = Field(
+        default=["iso"],
+        min_length=1,
+        description="strptime patterns, iso, epoch_s or epoch_ms; nothing else is read",
+    )
     zone: str = Field(default="UTC", description="IANA zone of times without an offset")
 
 
 class Mapping(Rule):
     """One field of one source: its value, and when it is explicitly cleared."""
 
-    value: Expression
-    cleared: Expression | None = None
+    value: Expression = Field(description="expression that gives the value as text")
+    cleared: Expression | None = Field(
+        default=None, description="condition under which the field is explicitly cleared"
+    )
 
 
 class Event(Rule):
     """What makes a row of an event source an event."""
 
-    id: Expression
-    type: Expression = "'event'"
-    channel: Expression | None = None
+    id: Expression = Field(description="expression that names the event")
+    type: Expression = Field(
+        default="'event'", description="expression that says what happened, for example 'order' in quotes"
+    )
+    channel: Expression | None = Field(default=None, description="expression that says where it happened")
 
 
 class Guards(Rule):
     """Limits that stop a bad delivery before it reaches the profiles."""
 
-    max_error_share: float = Field(default=0.05, ge=0, le=1)
+    max_error_share: float = Field(
+        default=0.05, ge=0, le=1, description="share of refused rows that blocks publication"
+    )
     min_volume_share: float = Field(
         default=0.1, ge=0, description="a delivery smaller than this share of the last one is held"
     )
@@ -87,31 +101,42 @@ class Guards(Rule):
 class Source(Rule):
     """A feed. `record`: state of a person, by key. `event`: something that happened, with a time."""
 
-    description: str = ""
-    owner: str = ""
-    kind: Literal["record", "event"]
+    description: str = Field(default="", description="what the feed is")
+    owner: str = Field(default="", description="who answers for it, for example team:crm")
+    kind: Literal["record", "event"] = Field(
+        description="record: the state of a person; event: something that happened"
+    )
     files: str = Field(min_length=1, description="name pattern of the deliveries, for example crm_*.csv*")
-    format: FileFormat
+    format: FileFormat = Field(description="how the files are read")
     columns: list[str] = Field(min_length=1, description="the contract: every column that is delivered")
     optional_columns: list[str] = Field(default=[], description="columns that may be absent")
     where: Expression | None = Field(default=None, description="only these rows belong to the source")
     key: Expression | None = Field(default=None, description="names the record that a row is about")
-    write: Literal["replace", "patch"] = "replace"
+    write: Literal["replace", "patch"] = Field(
+        default="replace",
+        description="replace: a row replaces the record; patch: an empty field leaves the earlier value",
+    )
     delivery: Literal["changes", "full"] = Field(
         default="changes", description="full: a record absent from the newest delivery is deleted"
     )
-    delete_when: Expression | None = None
-    time: Clock | None = None
+    delete_when: Expression | None = Field(
+        default=None, description="condition under which a row deletes its record"
+    )
+    time: Clock | None = Field(
+        default=None, description="when the row was true or happened; default: the time of delivery"
+    )
     dates: list[str] = Field(default=["iso"], description="the date formats that occur, nothing else")
     country: str = Field(default="", pattern=r"^([A-Z]{2})?$", description="region of national numbers")
     clear_value: str | None = Field(default=None, description="a text that clears a field")
-    event: Event | None = None
-    attributes: dict[Name, Mapping | Expression] = {}
-    identifiers: dict[Name, Expression] = {}
+    event: Event | None = Field(default=None, description="what makes a row an event")
+    attributes: dict[Name, Mapping | Expression] = Field(
+        default={}, description="profile field to expression"
+    )
+    identifiers: dict[Name, Expression] = Field(default={}, description="namespace to expression")
     one_per_person: bool = Field(default=False, description="holds at most one record a person")
     matching: bool = Field(default=True, description="its records take part in probabilistic matching")
     survivorship: bool = Field(default=True, description="its values may win a field")
-    guards: Guards = Guards()
+    guards: Guards = Field(default=Guards(), description="limits that stop a bad delivery")
 
     @model_validator(mode="after")
     def _complete(self) -> "Source":
@@ -134,5 +159,5 @@ class Source(Rule):
 class SourceRules(Rule):
     """The whole of rules/sources.yaml."""
 
-    attributes: dict[Name, Attribute]
-    sources: dict[Name, Source] = {}
+    attributes: dict[Name, Attribute] = Field(default={}, description="every field a profile can have")
+    sources: dict[Name, Source] = Field(default={}, description="the feeds, by name")

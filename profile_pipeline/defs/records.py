@@ -35,7 +35,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
                 " device nearest in time, or the device itself.",
             },
             partial(_events, config=config),
-            deps=[f"records.{name}" for name in config.event_sources],
+            deps=["records.current", *(f"records.{name}" for name in config.event_sources)],
             numbers=runs.event_numbers,
         ),
         table_step(

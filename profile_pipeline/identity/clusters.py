@@ -12,6 +12,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.attach import attach_lone_identities
 from profile_pipeline.identity.components import MOST_IN_PIECE, connected
 from profile_pipeline.identity.refine import Bounds, Component, refine
 from profile_pipeline.warehouse import (
@@ -43,6 +44,7 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         _components(con)
         cut = _refine_all(con, config)
         _write(con, cut)
+        attach_lone_identities(con, config)
         con.execute("drop table numbered; drop table components; drop table if exists refined")
         mark_built(con, "identity.clusters", mark, {"cut_links": len(cut)})
 

@@ -15,6 +15,8 @@ from profile_pipeline.warehouse import literal
 
 SHARED = ("family", "email", "phone", "address")
 """Comparisons on which members of a household agree."""
+PERSONAL = {"given", "birth_date", "national_id"}
+"""Comparisons that tell the members of a household apart; without any, households are not modelled."""
 MOST_SOURCES = 20
 """Beyond this many sources, which sources two records come from is left out of the comparison."""
 Level = tuple[str, str, float, float]

@@ -18,11 +18,15 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class BlockingRule:
-    """Records whose `parts` agree are compared; a key held by too many is refined by `refine`, in order."""
+    """Records whose `parts` agree are compared; a key held by too many is refined by `refine`, in order.
+
+    A weak rule finds few matches among many pairs: its blocks are smaller and its pairs are budgeted.
+    """
 
     name: str
     parts: tuple[str, ...]
     refine: tuple[str, ...] = ()
+    weak: bool = False
 
 
 RULES = (
@@ -42,11 +46,43 @@ RULES = (
         "prefixes_year", ("left(given, 3)", "left(family, 4)", "left(birth_date, 4)"), ("city", "postcode")
     ),
     BlockingRule("family_month_day", ("family", "substr(birth_date, 6)"), ("left(given, 1)",)),
-    BlockingRule("given_month_day", ("given", "substr(birth_date, 6)", "left(family, 1)"), ("city",)),
     BlockingRule("local_part", ("split_part(email, '@', 1)",), ("given", "birth_date")),
     BlockingRule(
         "given_family_city", ("left(given, 2)", "left(family, 2)", "city"), ("left(birth_date, 4)",)
     ),
+    BlockingRule(
+        "initial_family",
+        ("left(given, 1)", "family"),
+        ("left(birth_date, 4)", "left(postcode, 3)", "city"),
+        weak=True,
+    ),
+    BlockingRule("birth_date", ("birth_date",), ("left(given, 1)", "left(family, 1)"), weak=True),
+    BlockingRule(
+        "family_end_year", ("right(family, 4)", "left(birth_date, 4)"), ("left(given, 1)",), weak=True
+    ),
+)
+WEAK_BLOCK, WEAK_PAIRS, FREE_PAIRS = 50, 3, 100_000
+"""Records in a block of a weak rule; pairs a record, and pairs in all that such a rule may make in any case."""
+TITLES = (
+    "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "dame", "lord", "lady", "rev", "reverend",
+    "hon", "capt", "captain", "col", "colonel", "maj",
+)  # fmt: skip
+SUFFIXES = (
+    "jr",
+    "sr",
+    "junior",
+    "senior",
+    "ii",
+    "iii",
+    "iv",
+    "esq",
+    "bt",
+    "baronet",
+    "phd",
+    "md",
+    "obe",
+    "mbe",
+    "cbe",
 )
 
 
@@ -74,9 +110,18 @@ def usable_rules(fields: set[str]) -> list[BlockingRule]:
     """The blocking rules whose fields exist in this project; refinements are cut to what exists."""
     known = fields | ({"given", "family"} if "full" in fields else set())
     rules = [rule for rule in RULES if all(_needs(part) <= known for part in rule.parts)]
+    for extra in sorted(field for field in fields if field.startswith("x_")):
+        rules += [rule for rule in _extra_rules(extra) if {"given", "family"} <= known]
     return [
-        BlockingRule(rule.name, rule.parts, tuple(r for r in rule.refine if _needs(r) <= known))
+        BlockingRule(rule.name, rule.parts, tuple(r for r in rule.refine if _needs(r) <= known), rule.weak)
         for rule in rules
+    ]
+
+
+def _extra_rules(field: str) -> list[BlockingRule]:
+    return [
+        BlockingRule(f"{field}_family", (field, "left(family, 4)"), ("left(given, 1)",), weak=True),
+        BlockingRule(f"{field}_given", (field, "left(given, 3)"), ("left(family, 1)",), weak=True),
     ]
 
 
@@ -100,10 +145,10 @@ def build_features(con: DuckDBPyConnection, config: Config, database: str) -> li
 
 def _features_query(config: Config, fields: dict[str, list[str]], database: str) -> str:
     value = {name: f"coalesce({', '.join(names)})" for name, names in fields.items()}
-    full = value.get("full", "null::text")
+    full = _without(_without(value.get("full", "null::text"), TITLES), SUFFIXES)
     tokens = f"string_split({full}, ' ')"
-    given = f"coalesce({value.get('given', 'null::text')}, case when len({tokens}) > 1 then {tokens}[1] end)"
-    family = f"coalesce({value.get('family', 'null::text')}, {tokens}[-1])"
+    given = _without(value.get("given", "null::text"), TITLES)
+    family = _without(value.get("family", "null::text"), SUFFIXES)
     sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
     others = "".join(
         f", {value.get(n, 'null::text')} as {n}" for n in FIELDS if n not in {"given", "family", "street"}
@@ -114,8 +159,17 @@ def _features_query(config: Config, fields: dict[str, list[str]], database: str)
     )
     if "street" not in fields:
         street = "null::text"
-    return f"""select record_key as unique_id, source, {given} as given, {family} as family, lower({street}) as street
+    return f"""select record_key as unique_id, source,
+            coalesce({given}, case when len({tokens}) > 1 then {tokens}[1] end) as given,
+            coalesce({family}, {tokens}[-1]) as family, lower({street}) as street
         {others}{extra} from {database}.records.current where source in ({sources})"""
+
+
+def _without(name: str, words: tuple[str, ...]) -> str:
+    """A name without forms of address, which say nothing about who it is."""
+    listed = ", ".join(literal(word) for word in words)
+    kept = f"list_filter(string_split({name}, ' '), lambda w: w not in ({listed}))"
+    return f"nullif(array_to_string({kept}, ' '), '')"
 
 
 def _add_nicknames(con: DuckDBPyConnection) -> None:
@@ -139,14 +193,27 @@ def _add_block(con: DuckDBPyConnection, rule: BlockingRule, cap: int) -> tuple[s
     con.execute(f"update features set {column} = {_key(rule.parts)}")
     for depth in range(1, len(rule.refine) + 1):
         finer = _key((*rule.parts, *rule.refine[:depth]))
-        con.execute(
-            f"update features set {column} = {finer} where {column} in"
-            f" (select {column} from features where {column} is not null group by 1 having count(*) > {cap})"
-        )
-    over = f"select {column} as k, count(*) as n from features where {column} is not null group by 1 having n > {cap}"
+        over = _over(con, rule, column, cap)
+        con.execute(f"update features set {column} = {finer} where {column} in (select k from ({over}))")
+    over = _over(con, rule, column, cap)
     [(records, keys)] = rows(con, f"select coalesce(sum(n), 0), count(*) from ({over})")
     con.execute(f"update features set {column} = null where {column} in (select k from ({over}))")
     return rule.name, int(records), int(keys)
+
+
+def _over(con: DuckDBPyConnection, rule: BlockingRule, column: str, cap: int) -> str:
+    """Query of the keys held by too many records; a weak rule keeps its smallest blocks, within its budget."""
+    counted = f"select {column} as k, count(*) as n from features where {column} is not null group by 1"
+    if rule.weak:
+        most = f"greatest({FREE_PAIRS}, {WEAK_PAIRS} * (select count(*) from features))"
+        [(largest,)] = rows(
+            con,
+            f"""select max(n) from (
+                select n, sum(sum(n * (n - 1) // 2)) over (order by n) as pairs from ({counted}) group by n)
+            where pairs <= {most}""",
+        )
+        cap = max(2, min(cap, WEAK_BLOCK, largest or 2))
+    return f"select * from ({counted}) where n > {cap}"
 
 
 def _key(parts: tuple[str, ...]) -> str:

@@ -36,7 +36,9 @@ def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any], name: str) -> 
     from splink import DuckDBAPI, Linker
 
     api = DuckDBAPI(connection=work)
-    return Linker(api.register(work.table("features"), dataset_display_name=name), wanted, log_level=40)
+    features = api.register(work.table("features"), dataset_display_name=name)
+    # its own check of settings costs more than scoring a small project; a mistake shows as an SQL error
+    return Linker(features, wanted, validate_settings=False, log_level=40)
 
 
 def register_pairs(linker: "Linker", work: DuckDBPyConnection, table: str) -> None:

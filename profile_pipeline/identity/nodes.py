@@ -57,9 +57,9 @@ def _nodes_query() -> str:
     return """
         select record_key, source, 'record' as kind from records.current
         union all
-        select 'event:' || subject, 'event',
-            if(split_part(subject, '=', 1) in (select namespace from person_namespaces), 'person', 'pseudonymous')
-        from (select distinct subject from records.event_subjects)"""
+        select subject, 'event',
+            if(split_part(subject[7:], '=', 1) in (select namespace from person_namespaces), 'person', 'pseudonymous')
+        from (select distinct subject from records.event_subjects where starts_with(subject, 'event:'))"""
 
 
 def _generic_query(config: Config) -> str:

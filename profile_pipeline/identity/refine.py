@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-CLIP = (-10.0, 15.0)
+CLIP = (-4.0, 15.0)
 """Match weights count within these bounds, so that no single pair outweighs many others."""
 Pair = tuple[int, int]
 

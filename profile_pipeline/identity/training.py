@@ -12,13 +12,13 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.identity import mixture
-from profile_pipeline.identity.comparisons import SHARED, household_settings
+from profile_pipeline.identity.comparisons import PERSONAL, SHARED, household_settings
 from profile_pipeline.identity.linker import make_linker, quiet_splink, register_pairs
 from profile_pipeline.identity.mixture import Evidence, Floats
 from profile_pipeline.warehouse import quote, replace_table, rows, scalar
 
-RANDOM_PAIRS = 200_000
-"""Enough for agreements of one in a hundred thousand; rarer equalities are counted exactly."""
+RANDOM_PAIRS = 100_000
+"""Enough for agreements of one in ten thousand; rarer equalities are counted exactly."""
 Settings = dict[str, Any]
 
 
@@ -53,7 +53,7 @@ def _evidence(work: DuckDBPyConnection, wanted: Settings, most_pairs: int) -> Ev
     return Evidence(
         patterns=patterns, counts=counts, overall=[p[0] for p in parts], smallest=[p[1] for p in parts],
         start=[_start(c, p[0]) for c, p in zip(wanted["comparisons"], parts, strict=True)],
-        shared=[name in SHARED for name in names], pairs=share * records * (records - 1) / 2,
+        shared=[name in SHARED and not PERSONAL.isdisjoint(names) for name in names], pairs=share * records * (records - 1) / 2,
         records=share * records,
     )  # fmt: skip
 

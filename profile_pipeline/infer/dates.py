@@ -51,14 +51,17 @@ def candidates(con: DuckDBPyConnection, found: Evidence, named: bool) -> list[st
     )
     formats = ["iso", ISO_TIME, *DAYS, *STAMPS, *(["epoch_s", "epoch_ms"] if named else [])]
     listed = ", ".join(f"avg(({fits_query(each, 'v')})::int)" for each in formats)
-    [shares] = rows(con, f"select {listed} from looked")
-    kept = [each for each, share in zip(formats, shares, strict=True) if share >= LEAST_SHARE]
-    best = max(shares, default=0.0)
-    return kept if best >= least else []
+    any_of = " or ".join(fits_query(each, "v") for each in formats)
+    [(read, *shares)] = rows(con, f"select avg(({any_of})::int), {listed} from looked")
+    return (
+        [f for f, share in zip(formats, shares, strict=True) if share >= LEAST_SHARE] if read >= least else []
+    )
 
 
 def fits_query(pattern: str, text: str) -> str:
     """Whether a text can be read with a format, in a believable year."""
+    if pattern == ISO_TIME:
+        return f"coalesce(length({text}) > 12 and regexp_full_match({text}, {literal(ISO)}), false)"
     if pattern == "iso":
         return f"coalesce(regexp_full_match({text}, {literal(ISO)}) and try_cast(left({text}, 10) as date) is not null, false)"
     if pattern in {"epoch_s", "epoch_ms"}:

@@ -2,10 +2,11 @@
 
 import codecs
 import csv
+import io
 import json
 import re
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from profile_pipeline.config.sources import FileFormat
 from profile_pipeline.errors import PipelineError
@@ -25,7 +26,7 @@ CHUNK = 1 << 20
 HEAD_LINES = 1000
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> io.BufferedReader:
     """The decompressed bytes of a delivery, under the caps that a run has."""
     return decompressed(HashedFile(path), path, FileFormat(type="csv"))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.config.cross_check import RESERVED_WORDS
 from profile_pipeline.config.sources import Attribute, SemanticType, Source
 from profile_pipeline.infer.files import Feed
 from profile_pipeline.records.normalise import FALSE_WORDS, TRUE_WORDS, filled_query, value_query
@@ -82,10 +83,8 @@ class Evidence:
 
 def sql_name(column: str) -> str:
     """A column as an expression names it: in quotes only when it has to be."""
-    from profile_pipeline.config.cross_check import RESERVED_WORDS
-
-    plain = column.isascii() and column.isidentifier() and column == column.lower()
-    return column if plain and column not in RESERVED_WORDS else quote(column)
+    plain = column.isascii() and column.isidentifier() and column.lower() not in RESERVED_WORDS
+    return column if plain else quote(column)
 
 
 def spread_json(con: DuckDBPyConnection, feed: Feed) -> list[Leaf]:

@@ -12,6 +12,7 @@ from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.infer import dialect
 from profile_pipeline.raw import delimited
+from profile_pipeline.raw.ledger import sha256_of
 from profile_pipeline.raw.streams import text_lines
 from profile_pipeline.warehouse import literal, quote, rows, scalar
 
@@ -66,7 +67,7 @@ def _described(paths: list[Path]) -> Feed:
     if absent or not paths:
         raise PipelineError(f"{', '.join(absent) or 'files'}: not found; name one or more delivered files")
     notes = [f"{path.name} is empty or damaged: left out" for path in paths if not dialect.is_readable(path)]
-    files = [path for path in paths if dialect.is_readable(path)]
+    files = _distinct([path for path in paths if dialect.is_readable(path)], notes)
     if not files:
         raise PipelineError(f"{paths[0].name}: is empty or damaged; infer from a delivery that can be read")
     kinds = {dialect.kind_of(path) for path in files}
@@ -75,6 +76,16 @@ def _described(paths: list[Path]) -> Feed:
             f"{files[0].name}: the files are {' and '.join(sorted(kinds))}; infer each kind alone"
         )
     return DESCRIBE[kinds.pop()](files, notes)
+
+
+def _distinct(paths: list[Path], notes: list[str]) -> list[Path]:
+    """Files of different content: a run, too, takes the same bytes only once."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(sha256_of(path), path)
+        if first is not path:
+            notes.append(f"{path.name} has the same content as {first.name}: left out")
+    return list(found.values())
 
 
 def _describe_csv(files: list[Path], notes: list[str]) -> Feed:

@@ -61,7 +61,8 @@ def _by_name(found: Evidence, named: vocabulary.NameMatch, dates: DateReading | 
     share = _agreement(found, named.meaning, dates)
     if share < NAMED_SHARE:
         return None
-    confidence = round(0.55 * named.strength + 0.43 * share, 2)
+    whole = 0.7 if named.meaning == "birth_date" and found.longest == 4 else named.strength
+    confidence = round(0.55 * whole + 0.43 * share, 2)
     reason = f"name means {named.meaning}; {share:.0%} of the values are {TESTS[named.meaning]}"
     space = named.meaning if named.meaning in {"email", "phone"} else None
     kind: SemanticType = named.meaning  # ty: ignore[invalid-assignment]

@@ -101,8 +101,7 @@ def _unique(used: list[Meaning]) -> list[Meaning]:
         if m.evidence.uniqueness >= UNIQUE
         and m.evidence.fill >= UNIQUE
         and m.evidence.longest <= 100
-        and (m.type in {"id", "integer", "text", None} or _has_id_name(m))
-        and m.type not in {"email", "phone"}
+        and m.type in {"id", "integer", "text", None}
         and m.dates is None
     ]
     return sorted(good, key=lambda m: (-_key_rank(m), used.index(m)))
@@ -126,6 +125,7 @@ def _decide_kind(plan: Plan, used: list[Meaning]) -> None:
     unique = _unique(used)
     stamps = [m for m in used if m.dates and m.evidence.fill >= UNIQUE and m.type in {"date", "timestamp"}]
     again = any(m.namespace and m.evidence.repeats >= REPEATS for m in used if m not in unique[:1])
+    again = again and len({m.type for m in used} & WHO) < 3  # a state of a person names the person
     is_event = bool(unique and stamps) and (vocabulary.names_event(unique[0].name) or again)
     if unique and unique[0].namespace in {"crm_id", "loyalty_card", "account_id"}:
         is_event = False
@@ -151,7 +151,7 @@ def _without_key(plan: Plan, used: list[Meaning], stamps: list[Meaning]) -> None
     if people and plan.time:
         plan.key = people[0].evidence.leaf.expression
         plan.notes.append(f"{people[0].name} repeats inside a delivery: its newest row counts")
-    elif stamps and any(m.namespace for m in used):
+    elif stamps and any(m.namespace for m in used) and len({m.type for m in used} & WHO) < 3:
         plan.kind, plan.event_id = "event", content
         plan.time = _time(used, stamps, is_event=True)
         plan.notes.append("no column names an event: its whole content does, so equal rows are one event")
@@ -234,6 +234,8 @@ def _field(plan: Plan, m: Meaning) -> Field:
         kind in vocabulary.FIELD_NAMES and kind != "consent" and all(f.attribute != kind for f in plan.fields)
     )
     attribute = kind if primary else _attribute_name(plan, m)
+    if kind == "birth_date" and not primary and m.evidence.longest == 4:
+        kind = "integer"  # the year of a date that is there as a whole
     matched: bool | None = True if m.matched else None
     if not primary and kind in ONCE:
         matched = False
@@ -300,10 +302,10 @@ def _decide_dates(plan: Plan) -> None:
             plan.dates.append(OPEN)
         clash = [f for f in reading.formats if _contradicts(f, plan.dates)]
         if clash:
-            text = f"strftime(try_strptime({each.expression}, {literal(clash[0])}), '%Y-%m-%d')"
+            own = ", ".join(literal("%Y-%m-%d" if f == "iso" else f) for f in reading.formats)
+            text = f"strftime(try_strptime({each.expression}, [{own}]), '%Y-%m-%d')"
             plan.fields[position] = replace(each, expression=text)
-            plan.dates.append("iso")
-        plan.dates += [f for f in reading.formats if f not in clash]
+        plan.dates += ["iso"] if clash else reading.formats
         if reading.short_years:
             plan.notes.append(
                 f"{each.meaning.name}: years of two digits; 69 to 99 are read as 19.., others as 20.."

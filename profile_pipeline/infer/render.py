@@ -93,7 +93,7 @@ def source_lines(plan: Plan) -> list[str]:
 
 def _description(plan: Plan) -> str:
     what = "Events" if plan.kind == "event" else "Records"
-    return f"{what} of {plan.name.replace('_', ' ')}."
+    return f"{what} in {file_pattern(plan.feed.files)}{f', where {plan.where}' if plan.where else ''}."
 
 
 def _format(plan: Plan) -> str:

@@ -19,7 +19,7 @@ FIELD_NAMES = {
         primerapellido""",
     "full_name": """fullname name customername contactname personname vollername vollstaendigername nomcomplet
         nombrecompleto nomecompleto naam navn namn displayname cardholder cardholdername nomprenom""",
-    "birth_date": """dob dateofbirth birthdate birthday geburtsdatum geburtstag gebdatum gebdat datedenaissance
+    "birth_date": """dob dateofbirth birthdate born birthday geburtsdatum geburtstag gebdatum gebdat datedenaissance
         datenaissance fechadenacimiento fechanacimiento datadinascita datanascita dataurodzenia geboortedatum
         fodselsdato fodselsdag fodelsedatum syntymaaika datadenascimento datumnarozeni bday birthyear yearofbirth""",
     "gender": """gender sex geschlecht sexe sexo sesso plec geslacht kjonn kon sukupuoli genero pohlavi salutation
@@ -70,7 +70,7 @@ EVENT_WORDS = """order transaction event purchase receipt invoice ticket visit c
     sale log hit interaction activity call bestellung bestell auftrag commande pedido ordine zamowienie bon beleg"""
 ID_WORDS = "id key number no nr num ref reference uuid guid code nummer numero"
 UPDATED_WORDS = """updated modified changed update lastupdate lastmodified lastchanged asof validfrom effective snapshot
-    version geaendert aktualisiert modification maj actualizado aggiornato modifiedat updatedat changedat
+    version geaendert geandert aktualisiert modification maj actualizado aggiornato modifiedat updatedat changedat
     lastupdated stand"""
 HAPPENED_WORDS = """occurred ordered sold happened timestamp time datetime eventtime orderdate ordertime created
     purchased visited sent opened clicked received booked placed date datum zeit zeitpunkt ts fecha data"""
@@ -101,9 +101,12 @@ class NameMatch:
 
 def words(name: str) -> list[str]:
     """The words of a column name, lower case, without accents: CustomerE-Mail gives customer, e, mail."""
+    return re.findall(r"[a-z]+|\d+", _plain(name))
+
+
+def _plain(name: str) -> str:
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("ß", "ss"))
-    plain = unicodedata.normalize("NFKD", spaced).encode("ascii", "ignore").decode().lower()
-    return re.findall(r"[a-z]+|\d+", plain)
+    return unicodedata.normalize("NFKD", spaced).encode("ascii", "ignore").decode().lower()
 
 
 def _lookup(table: dict[str, str]) -> dict[str, str]:
@@ -168,5 +171,5 @@ def names_event(name: str) -> bool:
 
 def slug(name: str) -> str:
     """A name fit for a field: lower case, digits and underscores, starting with a letter."""
-    plain = "_".join(words(name))
-    return re.sub(r"^(?=\d)", "c_", plain)[:50] or "column"
+    parts = re.findall(r"[a-z0-9]+", _plain(name))
+    return re.sub(r"^(?=\d)", "c_", "_".join(parts))[:50] or "column"

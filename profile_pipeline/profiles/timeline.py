@@ -49,4 +49,4 @@ def events_query() -> str:
         select e.event_key, m.profile_id, s.attribution, e.source, e.event_id, e.event_type, e.channel, e.occurred_at,
             e.zone, e.identifiers, e.payload, e.deliveries, e.batch
         from records.events e left join records.event_subjects s using (event_key)
-        left join ({MEMBERS}) m on m.record_key = 'event:' || s.subject"""
+        left join ({MEMBERS}) m on m.record_key = s.subject"""

@@ -16,11 +16,11 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-FACTS = """
-    with members as ({members}), facts as (
+FACTS = f"""
+    with members as ({MEMBERS}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
             count(*) filter (n.kind = 'record') as record_count,
-            list_sort(list(distinct n.source) filter (n.kind = 'record')) as sources,
+            coalesce(list_sort(list(distinct n.source) filter (n.kind = 'record')), []) as sources,
             min(r.observed_at) as first_observed_at, max(r.observed_at) as last_observed_at,
             bool_or(c.flagged) as flagged
         from members m join identity.nodes n using (record_key) join identity.clusters c using (record_key)
@@ -34,7 +34,9 @@ FACTS = """
         from (select profile_id, namespace, list(value order by value) as vs from profiles.identifiers group by all)
         group by profile_id
     )
-"""
+    select facts.*, identity_map, coalesce(event_count, 0) as event_count, last_event_at
+    from facts left join identities using (profile_id) left join activity using (profile_id)"""
+"""What is the same under every policy; one row an active profile."""
 
 
 def table_of(config: Config, policy: str) -> str:
@@ -51,29 +53,30 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "profiles.unified") == mark:
         return
     with transaction(con):
+        replace_table(con, "temp.profile_facts", FACTS)
         for policy in config.profiles.policies:
             replace_table(con, table_of(config, policy), unified_query(config, policy))
+        con.execute("drop table temp.profile_facts")
         mark_built(con, "profiles.unified", mark)
 
 
 def unified_query(config: Config, policy: str) -> str:
-    """Grain: one row an active profile, whether or not any record offers a value."""
+    """Grain: one row an active profile of temp.profile_facts, whether or not any record offers a value."""
     version = config.profiles.policies[policy].version
     values = "".join(f", {_winner(field, attribute)}" for field, attribute in config.attributes.items())
     fields = "".join(f", {field}" for field in config.attributes)
-    return f"""{FACTS.format(members=MEMBERS)}, winners as (
+    return f"""
+        with winners as (
             select profile_id{values} from profiles.lineage
             where policy = {literal(policy)} and won group by profile_id
         )
-        select profile_id, kind, record_count, sources{fields}, identity_map, coalesce(event_count, 0) as event_count,
-            last_event_at, first_observed_at, last_observed_at, flagged, {literal(policy)} as policy,
-            {version} as policy_version
-        from facts left join winners using (profile_id) left join identities using (profile_id)
-            left join activity using (profile_id)"""
+        select profile_id, kind, record_count, sources{fields}, identity_map, event_count, last_event_at,
+            first_observed_at, last_observed_at, flagged, {literal(policy)} as policy, {version} as policy_version
+        from temp.profile_facts left join winners using (profile_id)"""
 
 
 def _winner(field: str, attribute: Attribute) -> str:
-    value = f"any_value(value) filter (field = '{field}' and value is not null)"
+    value = f"any_value(value) filter (field = '{field}')"
     kind = value_type(attribute)
     if kind == "text":
         return f"{value} as {field}"

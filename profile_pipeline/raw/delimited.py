@@ -102,7 +102,7 @@ def _read_records(result: Rows[list[str]], feed: Lines, source: Source, width: i
             row = next(reader)
             problem = _problem(row, feed.taken, width, limit)
         except csv.Error as error:
-            problem = _reason(error)
+            problem = _too_long(feed.taken[:1], limit) or _reason(error)
         _add(result, start, row, problem, feed.taken[0], limit)
         if problem:
             feed.keep_first()
@@ -120,13 +120,17 @@ def _add(
 
 def _problem(row: list[str], taken: list[str], width: int, limit: int) -> str | None:
     """Why a row is refused; None when it is good, empty text when the line is blank."""
-    if any(len(line) > limit for line in taken):
-        return f"line longer than {limit:,} characters"
+    if long := _too_long(taken, limit):
+        return long
     if not row:
         return ""
     if not all(map(is_text, taken)):
         return "bytes that do not fit the declared encoding"
     return None if len(row) == width else f"{len(row)} fields instead of {width}"
+
+
+def _too_long(taken: list[str], limit: int) -> str | None:
+    return f"line longer than {limit:,} characters" if any(len(line) > limit for line in taken) else None
 
 
 def _reason(error: csv.Error) -> str:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 from profile_pipeline.config.sources import FileFormat
 from profile_pipeline.errors import PipelineError
@@ -26,6 +26,14 @@ MARKS = {
 
 class FileRefused(PipelineError):  # noqa: N818  a state of the ledger, named by its word
     """A file cannot be read as declared; the reason says what to change."""
+
+
+class Decompressing(Protocol):
+    """What gzip and zstd streams have in common."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
 
 
 class HashedFile(io.RawIOBase):
@@ -62,7 +70,7 @@ class HashedFile(io.RawIOBase):
 class Capped(io.RawIOBase):
     """A decompressed stream that refuses to grow beyond a size or a ratio."""
 
-    def __init__(self, stream: BinaryIO, compressed_bytes: int, rule: FileFormat) -> None:
+    def __init__(self, stream: "Decompressing", compressed_bytes: int, rule: FileFormat) -> None:
         self._stream = stream
         self._limit = min(rule.max_decompressed_bytes, max(compressed_bytes, 10_000) * rule.max_ratio)
         self._seen = 0
@@ -105,24 +113,24 @@ def check_sidecar(path: Path, sha256: str) -> None:
         raise FileRefused(f"does not match {sidecar.name}: damaged on the way; deliver it again")
 
 
-def decompressed(file: HashedFile, path: Path, rule: FileFormat) -> BinaryIO:
+def decompressed(file: HashedFile, path: Path, rule: FileFormat) -> io.BufferedReader:
     """The stream behind .gz and .zst names, capped; any other name as it is."""
     size = path.stat().st_size
     if path.suffix == ".gz":
-        inner: BinaryIO = gzip.GzipFile(fileobj=io.BufferedReader(file, CHUNK))  # ty: ignore[invalid-assignment]
+        inner: Decompressing = gzip.GzipFile(fileobj=io.BufferedReader(file, CHUNK))
     elif path.suffix in {".zst", ".zstd"}:
         import pyarrow as pa
 
-        inner = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")  # ty: ignore[invalid-assignment]
+        inner = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
     else:
-        return io.BufferedReader(file, CHUNK)  # ty: ignore[invalid-return-type]
-    return io.BufferedReader(Capped(inner, size, rule), CHUNK)  # ty: ignore[invalid-return-type]
+        return io.BufferedReader(file, CHUNK)
+    return io.BufferedReader(Capped(inner, size, rule), CHUNK)
 
 
-def text_lines(stream: BinaryIO, rule: FileFormat, newline: str) -> io.TextIOWrapper:
+def text_lines(stream: io.BufferedReader, rule: FileFormat, newline: str) -> io.TextIOWrapper:
     """The stream as text; bytes that do not fit the encoding become lone surrogates, seen by `is_text`."""
     encoding = known_encoding(rule.encoding)
-    head = stream.peek(4)[:4]  # ty: ignore[unresolved-attribute]
+    head = stream.peek(4)[:4]
     marked = next((name for name, marks in MARKS.items() if head.startswith(marks)), None)
     if marked and not encoding.startswith(marked):
         raise FileRefused(f"is {marked.upper()}, not {rule.encoding}; set `encoding: {marked}` for the source")

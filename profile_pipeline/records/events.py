@@ -1,7 +1,7 @@
-"""Events, each exactly once, and the subject of each: the identifier that says whom it belongs to.
+"""Events, each exactly once, and the subject of each: the node of the identity graph it belongs to.
 
-An event with a person identifier belongs to that person. One with only a cookie or device belongs to whoever
-was identified on it nearest in time within the session gap; otherwise its subject is the cookie or device
+The subject is the record an event itself describes (an order that says who ordered), else the best person
+identifier it states, as the node `event:<namespace>=<value>`. An event with only a cookie or device belongs to whoever was identified on it nearest in time within the session gap; otherwise its subject is the cookie or device
 itself, a pseudonymous identity. So a shared tablet does not hand its history to its last user.
 """
 
@@ -19,7 +19,7 @@ from profile_pipeline.warehouse import (
 
 EVENT_COLUMNS = (
     "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, zone text,"
-    " payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
+    " record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
     " _line bigint, deliveries bigint"
 )
 
@@ -27,14 +27,16 @@ EVENT_COLUMNS = (
 def build_events(con: DuckDBPyConnection, config: Config) -> None:
     """Write records.events and records.event_subjects when an event source has changed."""
     mark = fingerprint(
-        [built(con, f"records.{name}") for name in config.event_sources], _subject_rules(config)
+        [built(con, f"records.{name}") for name in config.event_sources],
+        built(con, "records.current"),
+        _subject_rules(config),
     )
     if built(con, "records.events") == mark:
         return
     with transaction(con):
         con.execute(f"create or replace table records.events ({EVENT_COLUMNS})")
         for name in config.event_sources:
-            con.execute(f"insert into records.events by name {_events_query(name)}")
+            con.execute(f"insert into records.events by name {_events_query(config, name)}")
         replace_table(con, "records.event_subjects", _subjects_query(config))
         mark_built(con, "records.events", mark)
         mark_built(con, "records.event_subjects", mark)
@@ -45,10 +47,11 @@ def _subject_rules(config: Config) -> list[object]:
     return [spaces, config.identity.session_gap_minutes]
 
 
-def _events_query(name: str) -> str:
+def _events_query(config: Config, name: str) -> str:
     """Exactly once by event id; among several deliveries of one, the choice depends on content only."""
+    about = "record_key" if config.sources[name].key else "null"
     return f"""
-        select event_key, {literal(name)} as source, event_id, event_type, channel, observed_at as occurred_at, zone,
+        select event_key, {about} as record_key, {literal(name)} as source, event_id, event_type, channel, observed_at as occurred_at, zone,
             payload, identifiers, batch, _file, _line,
             count(*) over (partition by event_id) as deliveries
         from records.{name} where reasons is null and event_id is not null
@@ -69,9 +72,9 @@ def _ranks(config: Config, kinds: tuple[str, ...]) -> str:
 
 def _best(config: Config, kinds: tuple[str, ...]) -> str:
     ranks = _ranks(config, kinds)
-    held = f"list_filter(identifiers, lambda i: {ranks}[i.namespace] is not null)"
+    held = f"list_filter(e.identifiers, lambda i: {ranks}[i.namespace] is not null)"
     ordered = f"list_sort(list_transform({held}, lambda i: {{'r': {ranks}[i.namespace], 'k': concat(i.namespace, '=', i.value)}}))"
-    return f"{ordered}[1].k"
+    return f"'event:' || {ordered}[1].k"
 
 
 def _subjects_query(config: Config) -> str:
@@ -79,9 +82,9 @@ def _subjects_query(config: Config) -> str:
     gap = f"interval '{config.identity.session_gap_minutes} minutes'"
     return f"""
         with named as (
-            select event_key, occurred_at, {_best(config, ("person",))} as person,
+            select e.event_key, e.occurred_at, coalesce(c.record_key, {_best(config, ("person",))}) as person,
                 {_best(config, ("device", "cookie"))} as device
-            from records.events
+            from records.events e left join records.current c using (record_key)
         ), logins as (
             select device, occurred_at, min(person) as person from named
             where person is not null and device is not null group by device, occurred_at

@@ -315,7 +315,7 @@ def identifier_query(namespace: Namespace, source: Source, text: str) -> str:
 
 def register(con: DuckDBPyConnection) -> None:
     """Make the field libraries available to SQL; each is called once per distinct value and batch."""
-    from duckdb import sqltypes
+    from duckdb import func, sqltypes
 
     if scalar(con, "select count(*) from duckdb_functions() where function_name = 'e164'"):
         return
@@ -331,8 +331,8 @@ def register(con: DuckDBPyConnection) -> None:
             _by_distinct_value(function, arity),
             [sqltypes.VARCHAR] * arity,
             sqltypes.VARCHAR,
-            type="arrow",  # ty: ignore[invalid-argument-type]
-            null_handling="special",  # ty: ignore[invalid-argument-type]
+            type=func.ARROW,
+            null_handling=func.SPECIAL,
         )
 
 

@@ -1,0 +1,144 @@
+"""Warehouse tables made by hand, so that a test of one stage needs none of the stages before it."""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.audiences import AudienceRules
+from profile_pipeline.config.identity import IdentityRules
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.profiles import ProfileRules
+from profile_pipeline.config.publication import PublicationRules
+from profile_pipeline.config.sources import Attribute, FileFormat, Source
+from profile_pipeline.profile_ids import TABLES as LEDGER
+from profile_pipeline.records.normalise import value_type
+from profile_pipeline.warehouse import SCHEMAS, fingerprint, mark_built
+
+DAY = timedelta(days=1)
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+STATE = "create table state.built (name text primary key, fingerprint text, code text, built_at timestamptz, facts json)"
+
+
+@contextmanager
+def warehouse() -> Generator[DuckDBPyConnection]:
+    """An empty warehouse in memory."""
+    settings = {"threads": 1, "memory_limit": "1GB", "python_enable_replacements": False}
+    with duckdb.connect(config=settings) as con:
+        con.execute("set global TimeZone = 'UTC'")
+        for schema in SCHEMAS:
+            con.execute(f"create schema {schema}")
+        con.execute(STATE)
+        yield con
+
+
+def touch(con: DuckDBPyConnection, *names: str) -> None:
+    """Say that tables were written, with new content."""
+    for name in names:
+        mark_built(con, name, fingerprint(name, datetime.now(UTC).isoformat(), id(con)))
+
+
+# ---------------------------------------------------------------- clusters, for the ledger of profile ids
+
+
+def set_clusters(
+    con: DuckDBPyConnection, groups: Iterable[Iterable[str]], batch: int = 1, order: Sequence[str] = ()
+) -> None:
+    """identity.clusters and identity.nodes of a partition; keys that begin with `event:` are event identities."""
+    members = {key: (min(group), len(group)) for group in map(list, groups) for key in group}
+    keys = [key for key in order if key in members] or list(members)
+    con.execute(
+        "create or replace table identity.clusters (record_key text, cluster_key text, cluster_size bigint, flagged boolean)"
+    )
+    con.execute("create or replace table identity.nodes (record_key text, source text, kind text)")
+    con.execute("create or replace table identity.edges (type text, model_id text)")
+    con.execute("create or replace table raw.batches (batch integer, as_of timestamptz)")
+    con.execute("insert into raw.batches values (?, ?)", [batch, BEGIN + batch * DAY])
+    for key in keys:
+        kind = ("person" if "crm" in key else "pseudonymous") if key.startswith("event:") else "record"
+        con.execute("insert into identity.clusters values (?, ?, ?, false)", [key, *members[key]])
+        con.execute("insert into identity.nodes values (?, ?, ?)", [key, key.split(":")[0], kind])
+    touch(con, "identity.clusters")
+
+
+# ---------------------------------------------------------------- records, for merge policies
+
+
+def config_of(
+    attributes: Mapping[str, str], policies: Mapping[str, Any], sources: Sequence[str] = ("a", "b", "c"), **other: Any
+) -> Config:
+    """Rules with these attributes (name to type), sources and policies; the first policy is the default."""
+    default = next(iter(policies))
+    return Config.model_construct(
+        attributes={name: Attribute(type=kind) for name, kind in attributes.items()},  # ty: ignore[invalid-argument-type]
+        sources={name: source() for name in sources},
+        identity=IdentityRules.model_validate(other.get("identity", {"namespaces": {"crm_id": {}}})),
+        profiles=ProfileRules.model_validate({"default": default, "policies": policies}),
+        audiences=AudienceRules.model_validate({"audiences": other.get("audiences", {})}),
+        publication=PublicationRules.model_validate(other.get("publication", {})),
+        suites={},
+    )
+
+
+def source(**changes: Any) -> Source:
+    """A record source."""
+    plain = {"kind": "record", "files": "*", "format": FileFormat(type="csv"), "columns": ["id"], "key": "id"}
+    return Source.model_validate({**plain, **changes})
+
+
+def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mapping[str, Any]]) -> None:
+    """records.current, its profiles and nodes.
+
+    A record has `key` (`source:key`), `profile`, and may have `at` (day), `ingested` (day), `cleared`, `times` (field to
+    day), `raw` (field to text) and any attribute.
+    """
+    fields = {name: value_type(attribute) for name, attribute in config.attributes.items()}
+    columns = "".join(f", {name} {kind}" for name, kind in fields.items())
+    raw = ", ".join(f"{name} text" for name in fields)
+    con.execute(
+        f"""create or replace table records.current (record_key text, source text, source_key text, observed_at timestamptz,
+        clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, cleared text[],
+        field_times map(text, timestamptz){columns}, raw struct({raw}))"""
+    )
+    con.execute("create or replace table identity.nodes (record_key text, source text, kind text)")
+    con.execute(
+        "create or replace table identity.clusters (record_key text, cluster_key text, cluster_size bigint, flagged boolean)"
+    )
+    con.execute(
+        "create or replace table profiles.identifiers (profile_id text, namespace text, value text, record_count bigint)"
+    )
+    con.execute("create or replace table profiles.events (profile_id text, occurred_at timestamptz)")
+    con.execute(LEDGER)
+    con.execute("delete from identity.membership")
+    for record in records:
+        _add_record(con, list(fields), record)
+    touch(con, "records.current", "identity.membership", "profiles.identifiers", "profiles.events")
+
+
+def _add_record(con: DuckDBPyConnection, fields: list[str], record: Mapping[str, Any]) -> None:
+    key = record["key"]
+    name, _, source_key = key.partition(":")
+    times = {field: BEGIN + day * DAY for field, day in record.get("times", {}).items()}
+    values = [record.get(field) for field in fields]
+    written = {f: record.get("raw", {}).get(f, None if record.get(f) is None else str(record[f])) for f in fields}
+    at = record.get("at", 0)
+    con.execute(
+        f"""insert into records.current values (?, ?, ?, ?, 'source', ?, 1, 1, 1, ?,
+        map(?::text[], ?::timestamptz[]){", ?" * len(fields)}, ?)""",
+        [
+            key, name, source_key, None if at is None else BEGIN + at * DAY, BEGIN + record.get("ingested", 0) * DAY,
+            record.get("cleared", []), list(times), list(times.values()), *values, written,
+        ],
+    )  # fmt: skip
+    add_member(con, key, record["profile"], "record")
+    con.execute("insert into profiles.identifiers values (?, 'crm_id', ?, 1)", [record["profile"], source_key])
+
+
+def add_member(con: DuckDBPyConnection, key: str, profile_id: str, kind: str) -> None:
+    """A node that belongs to a profile."""
+    con.execute("insert into identity.membership values (?, ?, 1, null, 'new')", [key, profile_id])
+    con.execute("insert into identity.nodes values (?, ?, ?)", [key, key.split(":")[0], kind])
+    con.execute("insert into identity.clusters values (?, ?, 1, false)", [key, profile_id])
