@@ -94,9 +94,14 @@ def opened(project: Project) -> Generator[Any]:
 
 @app.command()
 def demo(quiet: Quiet = False) -> None:
-    """Run the whole graph on the demo deliveries and say where to look."""
+    """Run the whole graph on the demo deliveries (made first where there are none) and say where to look."""
     with plain_errors():
         project = current_project()
+        if not (project.data / "sources").exists():
+            from profile_pipeline.generate import DEMO_PEOPLE, DEMO_SEED
+            from profile_pipeline.generate import generate as make
+
+            make(project.data, DEMO_PEOPLE, DEMO_SEED)
         code = _run(project, {}, quiet=quiet, json_output=False)
         if not quiet:
             display.next_steps(console, project)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -53,7 +54,7 @@ def table(console: Console, headings: Sequence[str], found: Sequence[Sequence[An
     if not found:
         console.print("none")
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for position, heading in enumerate(headings):
         number = all(isinstance(row[position], int | float) for row in found)
         shown.add_column(heading, justify="right" if number else "left")
@@ -70,8 +71,8 @@ def cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4f}"
-    if hasattr(value, "isoformat"):
-        return value.isoformat(sep=" ", timespec="seconds")[:19]  # ty: ignore[not-callable]
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return str(value)
@@ -190,9 +191,9 @@ def profiles(console: Console, found: Sequence["Found"]) -> None:
         console.print()
         table(
             console,
-            ["field", "value", "source record", "rule", "observed (UTC)"],
+            ["field", "value", "source record", "rule", "observed"],
             [
-                (r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"])
+                (r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"].date())
                 for r in item.lineage
             ],
         )

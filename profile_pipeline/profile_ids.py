@@ -1,7 +1,7 @@
 """The ledger of persistent profile ids: the promise to everybody downstream, apart from the statistics.
 
-An id follows where most of its records went. In order: overlap weight, share of the old id, older id, id,
-smallest record key of the cluster; one id to one cluster. A cluster without an id revives one that was retired
+An id follows where most of its records went. In order: overlap weight, share of the old id, older id, id, records
+that have been with the id for longer, smallest record key of the cluster; one id to one cluster. A cluster without an id revives one that was retired
 and had its majority here, else mints one: UUIDv5 (RFC 9562) of its birth record and a generation counter, so
 that a replay gives the same ids. An id without a cluster retires, with a redirect when its records live on.
 
@@ -71,12 +71,15 @@ def _overlaps(con: DuckDBPyConnection) -> None:
     replace_table(
         con,
         "temp.overlap",
-        f"""with prior as ({MEMBERS}), weighed as (
+        f"""with prior as (
+            select record_key, profile_id, from_revision from identity.membership where to_revision is null
+        ), weighed as (
             select record_key, cluster_key, if(kind = 'record', 1.0, {EVENT_NODE_WEIGHT}) as weight
             from identity.clusters join identity.nodes using (record_key)
         ), sizes as (select profile_id, count(*) as size from prior group by profile_id),
         shared as (
-            select cluster_key, profile_id, sum(weight) as weight, count(*) / any_value(size) as share
+            select cluster_key, profile_id, sum(weight) as weight, count(*) / any_value(size) as share,
+                sum(weight * from_revision) as joined
             from prior join weighed using (record_key) join sizes using (profile_id)
             group by cluster_key, profile_id
         )
@@ -100,7 +103,7 @@ def _disputed(con: DuckDBPyConnection) -> list[Claim]:
     return rows(
         con,
         """select cluster_key, profile_id from overlap where ids > 1 or parts > 1
-        order by weight desc, share desc, created_revision, profile_id, cluster_key""",
+        order by weight desc, share desc, created_revision, profile_id, joined, cluster_key""",
     )
 
 

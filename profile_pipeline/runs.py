@@ -10,6 +10,8 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline import charts, profile_ids
 from profile_pipeline.config.load import Config
+from profile_pipeline.config.project import Project
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import clusters, edges
 from profile_pipeline.profiles import lineage
 from profile_pipeline.raw import ledger
@@ -28,6 +30,14 @@ def prepare(con: DuckDBPyConnection, *, rebuild: bool = False, accept_volume_cha
                 con.execute("update records.loads set rules = ''")
     if accept_volume_change:
         ledger.accept_volume(con)
+
+
+def require_deliveries(con: DuckDBPyConnection, project: Project) -> None:
+    """Raise while not a single file has ever been delivered."""
+    if not count(con, "raw.files"):
+        raise PipelineError(
+            f"no deliveries yet: put files that match `files:` of sources.yaml into {project.data / 'sources'}"
+        )
 
 
 def refused_files(con: DuckDBPyConnection, source: str | None = None) -> list[str]:

@@ -50,18 +50,27 @@ def set_clusters(
     """identity.clusters and identity.nodes of a partition; keys that begin with `event:` are event identities."""
     members = {key: (min(group), len(group)) for group in map(list, groups) for key in group}
     keys = [key for key in order if key in members] or list(members)
+    columns = [keys, [members[key][0] for key in keys], [members[key][1] for key in keys], [_kind(key) for key in keys]]
     con.execute(
-        "create or replace table identity.clusters (record_key text, cluster_key text, cluster_size bigint, flagged boolean)"
+        """create or replace temp table given as
+        select unnest(?::text[]) as record_key, unnest(?::text[]) as cluster_key, unnest(?::bigint[]) as cluster_size,
+            unnest(?::text[]) as kind""",
+        columns,
     )
-    con.execute("create or replace table identity.nodes (record_key text, source text, kind text)")
+    con.execute("create or replace table identity.clusters as select * exclude (kind), false as flagged from given")
+    con.execute(
+        "create or replace table identity.nodes as select record_key, split_part(record_key, ':', 1) as source, kind from given"
+    )
     con.execute("create or replace table identity.edges (type text, model_id text)")
     con.execute("create or replace table raw.batches (batch integer, as_of timestamptz)")
     con.execute("insert into raw.batches values (?, ?)", [batch, BEGIN + batch * DAY])
-    for key in keys:
-        kind = ("person" if "crm" in key else "pseudonymous") if key.startswith("event:") else "record"
-        con.execute("insert into identity.clusters values (?, ?, ?, false)", [key, *members[key]])
-        con.execute("insert into identity.nodes values (?, ?, ?)", [key, key.split(":")[0], kind])
     touch(con, "identity.clusters")
+
+
+def _kind(key: str) -> str:
+    if not key.startswith("event:"):
+        return "record"
+    return "pseudonymous" if "cookie=" in key else "person"
 
 
 # ---------------------------------------------------------------- records, for merge policies

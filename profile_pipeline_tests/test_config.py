@@ -1,4 +1,5 @@
 """Rule files: every mistake is one line with file, key and fix; what loads survives a round trip."""
+# ruff: noqa: E501  a table of mistakes reads best with a line each
 
 import io
 import json
@@ -72,7 +73,7 @@ MISTAKES = [
     ("key: id", "key: id\n    country: gb", "sources.yaml: sources.crm.country: `gb` is not a two-letter country code in capitals; write one such as GB"),
     ("key: id", "key: id\n    optional_columns: [twn]", "sources.yaml: sources.crm.optional_columns: unknown column `twn`; did you mean `town`?"),
     ("[id, mail, town]", "[id, mail, town, ID]", "sources.yaml: sources.crm.columns: `id` appears twice (letter case does not count); keep one"),
-    ("city: town}", "city: {vlaue: town}}", "sources.yaml: sources.crm.attributes.city.value: is missing; add `value:`"),
+    ("city: town}", "city: {vlaue: town}}", "sources.yaml: sources.crm.attributes.city.value: is missing; add `value:` (expression that gives the value as text)"),
     ("city: town}", "city: [town]}", "sources.yaml: sources.crm.attributes.city: must be text, not a list; write one value, or the keys `value:` and `cleared:`"),
     ("city: town}", "citty: town}", "sources.yaml: sources.crm.attributes: unknown attribute `citty`; did you mean `city`?"),
     ("{email: mail}", "{phone: mail}", "sources.yaml: sources.crm.identifiers: unknown namespace `phone`; known: email (namespaces are declared in identity.yaml)"),
@@ -116,7 +117,7 @@ OTHER_MISTAKES = [
     ("profiles", "default: golden\npolicies: {golden: {choose: [newest]}}", None),
     ("profiles", "default: golden\npolicies: {golden: {sources: {crn: 1}}}", "profiles.yaml: policies.golden.sources: unknown source `crn`; did you mean `crm`?"),
     ("profiles", "default: golden\npolicies: {golden: {method: time_ordered, fields: {city: {choose: [longest]}}}}", "profiles.yaml: policies.golden: method time_ordered takes no fields or groups; use method: per_field"),
-    ("profiles", "policies: {golden: {}}", "profiles.yaml: default: is missing; add `default:`"),
+    ("profiles", "policies: {golden: {}}", "profiles.yaml: default: is missing; add `default:` (the policy that audiences and lookups use)"),
     ("identity", "namespaces: {email: {unique: 0}}", "identity.yaml: namespaces.email.unique: must be at least 1, not `0`"),
     ("identity", "matching: {target_precision: 1}", "identity.yaml: matching.target_precision: must be less than 1, not `1`"),
     ("identity", "matching: {threshold: high}", "identity.yaml: matching.threshold: must be a number, not `high`"),
@@ -124,7 +125,7 @@ OTHER_MISTAKES = [
     ("publication", "- 5", "publication.yaml: (file): must be a group of keys, not a list; indent keys below it, for example `keep_generations: ...`"),
     ("publication", "keep: 5", None),
     ("publication", "x: '" + "a" * 1_000_000 + "'", "publication.yaml: larger than 1,000,000 bytes; rule files are small, split data from rules"),
-    ("publication", "x: " + "[" * 5000 + "]" * 5000, "publication.yaml: is nested too deeply; rule files are flat"),
+    ("publication", "x: " + "[" * 5000 + "]" * 5000, "publication.yaml: line 1: nested more than 40 deep; rule files are flat"),
 ]  # fmt: skip
 
 

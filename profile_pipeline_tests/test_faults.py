@@ -105,7 +105,7 @@ def test_fault_04_a_line_is_refused_once_also_inside_a_quoted_record(project, ru
 def test_fault_04_reasons_logs_and_summary_never_quote_the_line(project, run_core, caplog, capfd):
     secret = "zelda.canary@mail.com"
     csv_lines = f'{HEADER}{secret},x\n"{secret}"{secret},,,,,\n"{secret}\n{GOOD}'
-    web = f'{{"id": "{secret}"\n["{secret}"]\n{{"id":1,"id":"{secret}"}}\n{{"id": 1, "at": "{secret}"}}\n'
+    web = f'{{"id": "{secret}"\n["{secret}"]\n{{"id":1,"id":"{secret}"}}\n{{"id": 1, "ts": "{secret}"}}\n'
     with caplog.at_level(logging.DEBUG):
         core = run_core(
             project({"crm": project.crm(), "web": project.web()}, {"crm_1.csv": csv_lines, "web_1.jsonl": web})
@@ -123,7 +123,7 @@ def test_fault_04_reasons_logs_and_summary_never_quote_the_line(project, run_cor
     "line", ['{"id": 1', "[1, 2]", '"text"', "null", "17", "{id: 1}", '{"id": 1}{"id": 2}', '{"id": "\\ud800"}', "\x00"]
 )
 def test_fault_05_what_is_not_an_object_is_refused(project, run_core, line):
-    text = '{"id": "1", "at": "2026-01-01", "crm_id": "1"}\n' + line + "\n\n  \n"
+    text = '{"id": "1", "ts": "2026-01-01", "crm_id": "1"}\n' + line + "\n\n  \n"
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": text}))
     assert rows_of(core, "web") == [(1, "1")]
     assert core.reasons("web") == {2: ["not a JSON object"]}
@@ -131,7 +131,7 @@ def test_fault_05_what_is_not_an_object_is_refused(project, run_core, line):
 
 
 def test_fault_05_a_key_that_occurs_twice_is_refused(project, run_core):
-    text = '{"id": "1", "at": "2026-01-01"}\n{"id": "2", "at": "2026-01-01", "id": "3"}\n'
+    text = '{"id": "1", "ts": "2026-01-01"}\n{"id": "2", "ts": "2026-01-01", "id": "3"}\n'
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": text}))
     assert core.reasons("web") == {2: ["a key occurs twice"]}
 
@@ -386,7 +386,7 @@ def test_fault_14_the_limit_can_be_raised(project, run_core):
 
 def test_fault_14_long_json_lines_too(project, run_core):
     rule = project.web(format={"type": "jsonl", "max_line_bytes": 100})
-    text = json.dumps({"id": "1", "at": "2026-01-01", "kind": "x" * 500}) + '\n{"id": "2", "at": "2026-01-01"}\n'
+    text = json.dumps({"id": "1", "ts": "2026-01-01", "kind": "x" * 500}) + '\n{"id": "2", "ts": "2026-01-01"}\n'
     core = run_core(project({"web": rule}, {"web_1.jsonl": text}))
     assert core.reasons("web") == {1: ["line longer than 100 characters"]}
     assert rows_of(core, "web") == [(2, "2")]
@@ -405,7 +405,7 @@ def test_fault_15_a_header_named_twice_is_refused(project, run_core, again):
 
 
 def test_fault_15_keys_that_differ_by_case_are_refused_in_json_and_parquet(project, run_core):
-    text = '{"id": "1", "at": "2026-01-01"}\n{"ID": "2", "id": "3", "at": "2026-01-01"}\n'
+    text = '{"id": "1", "ts": "2026-01-01"}\n{"ID": "2", "id": "3", "ts": "2026-01-01"}\n'
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": text}))
     assert core.file("web_1.jsonl")[1].startswith("has columns named twice: ID, id")
     assert core.one("select count(*) from raw.web") == 0
@@ -567,8 +567,8 @@ def test_fault_19_hostile_yaml_is_refused_with_one_line(project, text):
 
 @pytest.mark.parametrize("depth", [129, 20_000])
 def test_fault_20_deep_json_refuses_its_line(project, run_core, depth):
-    deep = '{"id": "2", "at": "2026-01-01", "kind": ' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
-    text = '{"id": "1", "at": "2026-01-01", "kind": "' + "[" * 500 + '"}\n' + deep + "\n"
+    deep = '{"id": "2", "ts": "2026-01-01", "kind": ' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+    text = '{"id": "1", "ts": "2026-01-01", "kind": "' + "[" * 500 + '"}\n' + deep + "\n"
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": text}))
     assert rows_of(core, "web") == [(1, "1")], "brackets inside a text are no nesting"
     assert core.reasons("web") == {2: ["nested deeper than 128 levels"]}
@@ -590,7 +590,7 @@ def test_fault_21_keys_that_look_like_numbers_stay_text(project, run_core, name)
 
 
 def test_fault_21_large_json_integers_keep_every_digit(project, run_core):
-    text = '{"id": 12345678901234567890123, "at": "2026-01-01"}\n{"id": 9007199254740993, "at": "2026-01-01"}\n'
+    text = '{"id": 12345678901234567890123, "ts": "2026-01-01"}\n{"id": 9007199254740993, "ts": "2026-01-01"}\n'
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": text}))
     assert rows_of(core, "web") == [(1, "12345678901234567890123"), (2, "9007199254740993")]
 
@@ -787,7 +787,7 @@ def test_fault_25_an_added_column_is_noted_and_ignored(project, run_core):
 
 
 def test_fault_25_a_thousand_added_keys_are_not_all_listed(project, run_core):
-    line = {"id": "1", "at": "2026-01-01", **{f"k{n}": n for n in range(1000)}}
+    line = {"id": "1", "ts": "2026-01-01", **{f"k{n}": n for n in range(1000)}}
     core = run_core(project({"web": project.web()}, {"web_1.jsonl": json.dumps(line)}))
     notes = core.one("select notes from raw.files")
     assert len(notes) == 11

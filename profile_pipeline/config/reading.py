@@ -9,11 +9,18 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import DocumentStartEvent, Event, ScalarEvent
+from ruamel.yaml.events import (
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    ScalarEvent,
+)
 
 from profile_pipeline.errors import PipelineError
 
 MAX_RULE_BYTES = 1_000_000
+MAX_DEPTH = 40
 PLAIN_WORDS = (
     (r"character '\\t'", "a tab; indent with spaces"),
     (r"character '(.)' that cannot start", "a value starts with `{0}`; put it in quotes"),
@@ -47,20 +54,22 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
 
 def parse_yaml(text: str) -> Any:  # noqa: ANN401
     """The data of a YAML text; raises PipelineError."""
+    depth = 0
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
-            _refuse(event)
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            _refuse(event, depth)
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         raise PipelineError(_plain(error)) from None
     except YAMLError as error:
         raise PipelineError(f"{str(error).splitlines()[0]}; remove it") from None
-    except RecursionError:
-        raise PipelineError("is nested too deeply; rule files are flat") from None
 
 
-def _refuse(event: Event) -> None:
+def _refuse(event: Event, depth: int) -> None:
     line = event.start_mark.line + 1 if event.start_mark else "?"
+    if depth > MAX_DEPTH:
+        raise PipelineError(f"line {line}: nested more than {MAX_DEPTH} deep; rule files are flat")
     if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
         raise PipelineError(f"line {line}: a % directive; remove it, rule files are YAML 1.2")
     if isinstance(event, ScalarEvent) and event.value == "<<" and not event.style:

@@ -39,6 +39,7 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
         runs.prepare(con, rebuild=options.rebuild, accept_volume_change=options.accept_volume_change)
         now = datetime.fromisoformat(options.as_of) if options.as_of else datetime.now(UTC)
         found["scan"] = ledger.scan(con, config, project, now)
+        runs.require_deliveries(con, project)
 
     def results(_: DuckDBPyConnection) -> list[dg.AssetCheckResult]:
         scan = found["scan"]
