@@ -1,5 +1,6 @@
 """Audiences: who satisfies a condition over the default profile table, with entry and exit."""
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.audiences import Audience
@@ -38,7 +39,7 @@ def build_audiences(con: DuckDBPyConnection, config: Config) -> None:
 def _qualify(con: DuckDBPyConnection, name: str, audience: Audience) -> None:
     try:
         con.execute(f"insert into temp.qualified {audience_query(name, audience)}")
-    except Exception as error:
+    except duckdb.Error as error:
         raise PipelineError(
             f"audiences.yaml: audiences.{name}.where does not work: {scrubbed(error)}"
         ) from None
@@ -47,15 +48,19 @@ def _qualify(con: DuckDBPyConnection, name: str, audience: Audience) -> None:
 def audience_query(name: str, audience: Audience) -> str:
     """The members of an audience: condition and consent, unknown counts as no."""
     consent = f" and coalesce({audience.consent}, false)" if audience.consent else ""
-    return f"select {literal(name)}, profile_id from profiles.unified where coalesce(({audience.where}), false){consent}"
+    # a line of its own: a comment at the end of the condition ends there
+    condition = f"coalesce((\n{audience.where}\n), false)"
+    return f"select {literal(name)}, profile_id from profiles.unified where {condition}{consent}"
 
 
 def _enter_and_exit(con: DuckDBPyConnection) -> None:
+    """A stay that begins and ends at the same as-of time (rules changed twice without data) never happened."""
     as_of = "(select max(as_of) from raw.batches)"
     con.execute(
         f"""update audiences.membership set exited_at = {as_of} where exited_at is null
         and (audience, profile_id) not in (select (audience, profile_id) from temp.qualified)"""
     )
+    con.execute("delete from audiences.membership where exited_at = entered_at")
     con.execute(
         f"""insert into audiences.membership select audience, profile_id, {as_of}, null from temp.qualified
         where (audience, profile_id) not in (

@@ -13,7 +13,9 @@ def histogram(
 ) -> str:
     """Bars at numeric positions with an optional vertical mark, as SVG text."""
     if not bars:
-        return _frame(title, f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no data yet</text>')
+        return _frame(
+            title, f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no data yet</text>'
+        )
     low, high = min(x for x, _ in bars), max(x for x, _ in bars) + 1
     top = max(y for _, y in bars) or 1
     scale = (WIDTH - 2 * MARGIN) / max(high - low, 1)

@@ -56,7 +56,7 @@ def plain_errors() -> Generator[None]:
     try:
         yield
     except BusyError as error:
-        errors.print(f"[yellow]busy:[/] {error}", highlight=False)
+        errors.print(f"[yellow]busy:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(BUSY) from None
     except PipelineError as error:
         for line in str(error).splitlines():
@@ -201,9 +201,10 @@ def init(folder: Annotated[Path, typer.Argument(help="New project folder.")]) ->
         from profile_pipeline.scaffold import init_project
 
         for path in init_project(folder):
-            console.print(f"  {path}", highlight=False)
-        console.print(
-            f"Next: put deliveries into {folder}/data/sources, then: profile-pipeline sources infer FILE"
+            display.line(console, f"  {path}")
+        display.line(
+            console,
+            f"Next: put deliveries into {folder}/data/sources, then: profile-pipeline sources infer FILE",
         )
 
 
@@ -226,7 +227,9 @@ def infer(
             display.proposal(console, proposal)
         if add:
             inference.add_to_project(proposal, chosen(project).rules)
-            console.print(f"added to {chosen(project).rules / 'sources.yaml'}; next: profile-pipeline check")
+            display.line(
+                console, f"added to {chosen(project).rules / 'sources.yaml'}; next: profile-pipeline check"
+            )
 
 
 @app.command()
@@ -323,7 +326,7 @@ def quarantine_export(
         where = chosen(project)
         with opened(where) as con:
             for path in export(con, load_config(where.rules), folder):
-                console.print(path, highlight=False)
+                display.line(console, str(path))
 
 
 @quarantine.command("replay")
@@ -339,7 +342,7 @@ def quarantine_replay(
         where = chosen(project)
         with opened(where) as con:
             delivered = replay(con, load_config(where.rules), where, file, source)
-        console.print(f"delivered as {delivered}; next: profile-pipeline run", highlight=False)
+        display.line(console, f"delivered as {delivered}; next: profile-pipeline run")
 
 
 @batch.command("list")

@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config, read_yaml
 from profile_pipeline.profile_ids import final_redirects_query
 from profile_pipeline.profiles.unified import table_of
-from profile_pipeline.warehouse import rows
+from profile_pipeline.warehouse import literal, rows
 
 DESCRIPTIONS = Path(__file__).parent / "dictionary.yaml"
 
@@ -67,8 +67,6 @@ def _table(name: str, query: str, described_as: str) -> Table:
 
 
 def _audiences_query(config: Config) -> str:
-    from profile_pipeline.warehouse import literal
-
     entries = [
         f"({literal(name)}, {literal(a.description)}, {literal(a.where)}, {literal(a.consent or '')})"
         for name, a in config.audiences.audiences.items()
@@ -130,6 +128,9 @@ def published_as(table: str) -> str:
 
 def describe_internal(config: Config, table: str, column: str) -> str:
     """What a column of a warehouse table means; columns as delivered speak for themselves."""
+    own = _descriptions()["internal"].get(table, {})
+    if column in own:
+        return own[column]
     found = column_description(config, published_as(table), column)
     attribute = config.attributes.get(column)
     return found or (attribute.description if attribute else "")

@@ -29,6 +29,11 @@ def plain(text: str) -> str:
     return escape(text)
 
 
+def line(console: Console, text: str) -> None:
+    """One line as it is, in whatever width: paths can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(console: Console, *, enabled: bool) -> Generator[Callable[[str, int, int], None] | None]:
     """A bar for each stage; yields a function that moves them."""
@@ -151,7 +156,7 @@ def problems(console: Console, found: Sequence["Problem"]) -> None:
     for problem in found:
         style = "red" if problem.severity == "error" else "yellow"
         console.print(
-            f"[{style}]{problem.severity}:[/] {plain(problem.message)}", highlight=False, soft_wrap=True
+            f"[{style}]{problem.severity}:[/] {plain(problem.line)}", highlight=False, soft_wrap=True
         )
     wrong = sum(problem.severity == "error" for problem in found)
     console.print(f"{wrong} errors, {len(found) - wrong} warnings" if found else "rules and deliveries agree")

@@ -36,12 +36,15 @@ def lookup(config: Config, project: Project, text: str) -> list[Found]:
 
 
 def _candidates(con: DuckDBPyConnection, config: Config, text: str) -> list[tuple[str, str]]:
-    by_id = rows(con, "select profile_id, 'profile id' from profiles where profile_id = ?", [text])
-    retired = rows(con, "select successor, 'retired id' from profile_redirects where profile_id = ?", [text])
-    by_record = rows(con, "select profile_id, 'source record' from source_records where record_key = ?", [text])
+    uuid = text.lower()
+    by_id = rows(con, "select profile_id, 'profile id' from profiles where profile_id = ?", [uuid])
+    retired = rows(con, "select successor, 'retired id' from profile_redirects where profile_id = ?", [uuid])
+    by_record = rows(
+        con, "select profile_id, 'source record' from source_records where record_key = ?", [text]
+    )
     by_value = rows(
         con,
-        "select profile_id, any_value(namespace) from profile_identifiers where (namespace, value) in"
+        "select profile_id, min(namespace) from profile_identifiers where (namespace, value) in"
         " (select unnest(?), unnest(?)) group by profile_id order by profile_id limit 20",
         list(map(list, zip(*_keys(config, text), strict=True))) or [[], []],
     )
@@ -56,7 +59,9 @@ def _keys(config: Config, text: str) -> list[tuple[str, str]]:
         normalise.register(con)
         for name, namespace in config.namespaces.items():
             for country in countries:
-                query = normalise.identifier_query(namespace, _any_source(country), normalise.filled_query("v"))
+                query = normalise.identifier_query(
+                    namespace, _any_source(country), normalise.filled_query("v")
+                )
                 [(key,)] = rows(con, f"select {query} from (select cast(? as text) as v)", [text])
                 if key is not None:
                     found.append((name, key))

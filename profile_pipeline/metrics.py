@@ -66,12 +66,12 @@ def _fields_query() -> str:
     """Grain: policy and field. Conflict: profiles in which different values were on offer."""
     return """
         with offered as (
-            select policy, field, profile_id, count(distinct lower(value)) as different,
+            select policy, field, profile_id, min(lower(value)) <> max(lower(value)) as different,
                 bool_or(won and value is not null) as filled
             from profiles.lineage group by 1, 2, 3
         )
         select policy, field, count(*) filter (filled) as filled_count,
-            count(*) filter (different > 1) as conflict_count
+            count(*) filter (different) as conflict_count
         from offered group by 1, 2 order by 1, 2"""
 
 

@@ -1,9 +1,10 @@
 """The ledger of persistent profile ids: the promise to everybody downstream, apart from the statistics.
 
 An id follows where most of its records went. In order: overlap weight, share of the old id, older id, id, records
-that have been with the id for longer, smallest record key of the cluster; one id to one cluster. A cluster without an id revives one that was retired
-and had its majority here, else mints one: UUIDv5 (RFC 9562) of its birth record and a generation counter, so
-that a replay gives the same ids. An id without a cluster retires, with a redirect when its records live on.
+that have been with the id for longer, smallest record key of the cluster; one id to one cluster. A cluster
+without an id revives one that was retired and had its majority here, else mints one: UUIDv5 (RFC 9562) of its
+birth record and a generation counter, so that a replay gives the same ids. An id without a cluster retires, with
+a redirect when its records live on.
 
 A revision is one change of the ledger; a run that changes nothing makes none.
 """
@@ -319,4 +320,4 @@ def changes(con: DuckDBPyConnection) -> dict[str, int]:
         """select event, count(*) from identity.profile_events where revision = (
             select max(revision) from identity.revisions) group by 1""",
     )
-    return defaultdict(int, {event: n for event, n in found})
+    return defaultdict(int, dict(found))

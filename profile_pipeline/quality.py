@@ -167,11 +167,17 @@ def _outcome(batch: Any, row_count: int, item: Expectation) -> Outcome:  # noqa:
             f"expectation {item.label} cannot run: {type(error).__name__}; check its kwargs"
         ) from None
     found = result.result or {}
-    if result.exception_info and result.exception_info.get("raised_exception"):
+    if _raised(result.exception_info or {}):
         raise PipelineError(f"expectation {item.label} cannot run on this column; check its type and kwargs")
     positions = [int(p) for p in found.get("unexpected_index_list") or []]
     failed = int(found.get("unexpected_count") or (0 if result.success else row_count or 1))
     return Outcome(item.label, item.severity, bool(result.success), row_count, failed, positions, item.notes)
+
+
+def _raised(info: dict[str, Any]) -> bool:
+    """Whether the library met an error; it keeps one note, or one for each metric that it could not compute."""
+    notes = [info, *(note for note in info.values() if isinstance(note, dict))]
+    return any(note.get("raised_exception") for note in notes)
 
 
 def filled_shares(con: DuckDBPyConnection, table: str, columns: list[str], where: str) -> dict[str, float]:

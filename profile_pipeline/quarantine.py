@@ -139,7 +139,9 @@ def _contract_columns(path: Path, source: Source, found: list[Row]) -> list[str]
     """The columns to deliver; raises PipelineError when the file lacks some."""
     present = {column for row in found for column in row}
     if not {"_file", "_line"} <= present:
-        raise PipelineError(f"{path.name}: lacks `_file` and `_line`; replay takes files of `quarantine export`")
+        raise PipelineError(
+            f"{path.name}: lacks `_file` and `_line`; replay takes files of `quarantine export`"
+        )
     if source.format.type == "jsonl":
         return source.columns
     lacking = [c for c in source.columns if c not in present and c not in source.optional_columns]
@@ -173,7 +175,12 @@ def _open_places(con: DuckDBPyConnection, path: Path, name: str, found: list[Row
 def _delivery_name(name: str, source: Source, content: bytes) -> str:
     """A name that the source's pattern matches; equal content has an equal name, so a repetition is harmless."""
     mark = f"replay_{hashlib.sha256(content).hexdigest()[:12]}"
-    made = re.sub(r"\[!?(.)[^\]]*\]", r"\1", source.files).replace("*", mark, 1).replace("*", "").replace("?", "0")
+    made = (
+        re.sub(r"\[!?(.)[^\]]*\]", r"\1", source.files)
+        .replace("*", mark, 1)
+        .replace("*", "")
+        .replace("?", "0")
+    )
     if mark not in made or not fnmatch.fnmatchcase(made, source.files):
         raise PipelineError(
             f"sources.yaml: sources.{name}.files: no name for a replay can be made from `{source.files}`;"

@@ -115,21 +115,28 @@ def _forbidden(con: DuckDBPyConnection, tree: Any, clock: bool) -> str | None:  
 
 
 def _function_problem(con: DuckDBPyConnection, lowered: str, name: str, clock: bool) -> str | None:
-    kinds = rows(
-        con,
-        "select distinct function_type, stability from duckdb_functions() where function_name = ?",
-        [lowered],
-    )
+    kinds = _functions(con).get(lowered, set())
     types = {kind for kind, _ in kinds}
     if lowered == "unnest" or (types & {"aggregate", "window"} and "scalar" not in types):
         return f"`{name}` looks at or makes many rows; use the columns of the row only"
     if clock and lowered in CLOCKS:
         return None
-    if lowered in CLOCKS or any(
-        stability in {"VOLATILE", "CONSISTENT_WITHIN_QUERY"} for _, stability in kinds
-    ):
+    if lowered in CLOCKS or {stability for _, stability in kinds} & {"VOLATILE", "CONSISTENT_WITHIN_QUERY"}:
         return f"`{name}` gives another value at another run; use the columns of the row only"
     return None
+
+
+_known: dict[str, set[tuple[str, str]]] = {}
+
+
+def _functions(con: DuckDBPyConnection) -> dict[str, set[tuple[str, str]]]:
+    """Kind and stability of DuckDB's functions by name; the same in every sandbox, so asked once."""
+    if not _known:
+        for name, kind, stability in rows(
+            con, "select distinct function_name, function_type, stability from duckdb_functions()"
+        ):
+            _known.setdefault(name, set()).add((kind, stability))
+    return _known
 
 
 def _binding(con: DuckDBPyConnection, expression: str, condition: bool) -> str | None:
@@ -150,8 +157,8 @@ def _plain(con: DuckDBPyConnection, message: str) -> str:
         fix = suggestion(found[1], columns, f"columns: {', '.join(columns)}")
         return f"unknown column `{found[1]}`; {fix}"
     if found := re.search(r"Function with name (\S+) does not exist", message):
-        names = [name for (name,) in rows(con, "select distinct function_name from duckdb_functions()")]
-        return f"unknown function `{found[1]}`; {suggestion(found[1], names, 'see the DuckDB documentation')}"
+        fix = suggestion(found[1], _functions(con), "see the DuckDB documentation")
+        return f"unknown function `{found[1]}`; {fix}"
     if found := re.search(r"No function matches the given name and argument types '(.+)'\.", message):
         return f"no function takes `{found[1]}`; columns are text, add casts such as `try_cast(x as double)`"
     if "explicit cast is required" in message:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,10 @@ class World:
     matching: str = MATCHING_OFF
 
 
+LINKED = World((), link_email=True, unique_email=3)
+"""Rules without rows: people who share an e-mail address are one."""
+
+
 @dataclass
 class State:
     """What must not depend on the way of delivery: everything by the set of nodes that is one person."""
@@ -163,17 +168,28 @@ def write_rules(folder: Path, world: World) -> Project:
     (project.rules / "sources.yaml").write_text(SOURCES, encoding="utf-8")
     (project.rules / "profiles.yaml").write_text(PROFILES, encoding="utf-8")
     (project.rules / "audiences.yaml").write_text(AUDIENCES, encoding="utf-8")
-    identity = IDENTITY.replace("{link}", str(world.link_email).lower()).replace("{unique}", str(world.unique_email))
+    identity = IDENTITY.replace("{link}", str(world.link_email).lower()).replace(
+        "{unique}", str(world.unique_email)
+    )
     identity = identity.replace("{matching}", world.matching).replace("{size}", str(world.size))
     (project.rules / "identity.yaml").write_text(identity, encoding="utf-8")
     return project
 
 
 @contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A temporary folder, in memory where there is room: a run's history commits a thousand times."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 2**30
+    with tempfile.TemporaryDirectory(prefix="profiles-", dir=memory if roomy else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def temporary_project(world: World) -> Iterator[Project]:
     """A fresh project folder with the rules of a world."""
-    with tempfile.TemporaryDirectory(prefix="world-") as folder:
-        yield write_rules(Path(folder), world)
+    with quick_folder() as folder:
+        yield write_rules(folder, world)
 
 
 def deliver(project: Project, delivered: Sequence[Row], name: str) -> list[str]:
@@ -216,7 +232,9 @@ def _csv(source: str, values: list[str]) -> str:
 def moments() -> st.SearchStrategy[str]:
     """Business times of one month; ties are likely enough to matter."""
     begin = datetime(2026, 3, 1, tzinfo=UTC)
-    return st.integers(0, 200).map(lambda n: (begin + timedelta(minutes=17 * n)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return st.integers(0, 200).map(
+        lambda n: (begin + timedelta(minutes=17 * n)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
 
 
 def _misspelt(text: str, how: int) -> str:
@@ -235,8 +253,14 @@ def _person(number: int) -> dict[str, str]:
 @st.composite
 def crm_rows(draw: st.DrawFn) -> Row:
     person = _person(draw(st.integers(0, 4)))
-    typo, gaps = draw(st.integers(0, 4)), draw(st.sets(st.sampled_from(["born", "email", "phone", "street", "city"]), max_size=2))
-    values = {key: _misspelt(value, typo) if key in {"first", "last", "email"} else value for key, value in person.items()}
+    typo, gaps = (
+        draw(st.integers(0, 4)),
+        draw(st.sets(st.sampled_from(["born", "email", "phone", "street", "city"]), max_size=2)),
+    )
+    values = {
+        key: _misspelt(value, typo) if key in {"first", "last", "email"} else value
+        for key, value in person.items()
+    }
     values |= {key: "" for key in gaps}
     values |= {
         "id": f"c{draw(st.integers(0, 6))}",
@@ -292,10 +316,10 @@ def bad_rows() -> st.SearchStrategy[Row]:
 
 @st.composite
 def worlds(draw: st.DrawFn, *, bad: bool = False, matching: str = MATCHING_OFF, rules: bool = True) -> World:
-    """A world of up to forty rows."""
+    """A world of ten to forty rows."""
     good = st.one_of(crm_rows(), crm_rows(), card_rows(), visit_rows())
     kinds = st.one_of(good, good, good, bad_rows()) if bad else good
-    found = draw(st.lists(kinds, min_size=4, max_size=40))
+    found = draw(st.lists(kinds, min_size=10, max_size=40))
     if not rules:
         return World(tuple(found), matching=matching)
     return World(
@@ -317,7 +341,9 @@ def warehouse_of(project: Project) -> Iterator[DuckDBPyConnection]:
         yield con
 
 
-def run_core(project: Project, as_of: datetime = AS_OF, *, rebuild: bool = False, like: Path | None = None) -> None:
+def run_core(
+    project: Project, as_of: datetime = AS_OF, *, rebuild: bool = False, like: Path | None = None
+) -> None:
     """Every stage up to metrics, in order; `like` is a warehouse whose matching model is used instead of training one."""
     config = load_config(project.rules)
     with warehouse_of(project) as con:
@@ -329,7 +355,9 @@ def run_core(project: Project, as_of: datetime = AS_OF, *, rebuild: bool = False
         unify(con, config)
 
 
-def run_and_publish(project: Project, as_of: datetime = AS_OF, *, rebuild: bool = False) -> publish.Generation:
+def run_and_publish(
+    project: Project, as_of: datetime = AS_OF, *, rebuild: bool = False
+) -> publish.Generation:
     """The core run, then the generation it leads to."""
     run_core(project, as_of, rebuild=rebuild)
     config = load_config(project.rules)
@@ -351,10 +379,7 @@ def take_in(con: DuckDBPyConnection, config: Config, project: Project, as_of: da
 def resolve(con: DuckDBPyConnection, config: Config) -> None:
     """Identity."""
     nodes.build_nodes(con, config)
-    if config.identity.matching.enabled:
-        model.ensure_model(con, config)
-    else:
-        con.execute(model.TABLES)
+    model.ensure_model(con, config)
     edges.build_edges(con, config)
     clusters.build_clusters(con, config)
     profile_ids.assign_profile_ids(con)
@@ -377,7 +402,9 @@ def borrow_model(con: DuckDBPyConnection, database: Path) -> None:
     con.execute(f"attach '{database}' as lender (read_only)")
     for table in ("identity.models", "identity.term_frequencies"):
         con.execute(f"insert into {table} by name select * from lender.{table}")
-    con.execute("insert into state.built by name select * from lender.state.built where name = 'identity.model'")
+    con.execute(
+        "insert into state.built by name select * from lender.state.built where name = 'identity.model'"
+    )
     con.execute("detach lender")
 
 
@@ -453,8 +480,6 @@ def run_command(
 
 def copy_tree(source: Path, target: Path) -> Path:
     """A copy that keeps symbolic links and times, as file ledger and generation pointer need."""
-    import shutil
-
     shutil.copytree(source, target, symlinks=True)
     return target
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 
+from profile_pipeline.check.formats import encoding_problem
 from profile_pipeline.check.problem import Problem
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
@@ -66,6 +67,8 @@ def _shared(config: Config, claims: dict[str, list[str]]) -> list[Problem]:
 
 
 def _header(name: str, path: Path, source: Source) -> list[Problem]:
+    if encoding_problem(source.format.encoding):
+        return []  # said once, at the source
     try:
         columns = _columns(path, source)
     except FileRefused as refusal:

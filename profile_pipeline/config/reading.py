@@ -34,7 +34,6 @@ PLAIN_WORDS = (
     (r"expected ',' or '[\]}]'", "a [ or { is not closed; close it, and put values with : or , in quotes"),
     (r"expected the node content", "a [ or { is not closed; close it"),
     (r"expected <block end>", "does not line up with the lines above; mend the indentation"),
-    (r"undefined alias", "anchors and aliases are not allowed; write the value out, or put it in quotes"),
     (r"another document", "`---` starts a second document; keep one a file"),
 )
 
@@ -75,7 +74,7 @@ def _refuse(event: Event, depth: int) -> None:
     if isinstance(event, ScalarEvent) and event.value == "<<" and not event.style:
         raise PipelineError(f"line {line}: `<<` is not allowed; write the value out")
     if getattr(event, "anchor", None):
-        raise PipelineError(f"line {line}: anchors and aliases are not allowed; write the value out")
+        raise PipelineError(f"line {line}: anchors and aliases are not allowed; put the value in quotes")
     if tag := getattr(event, "tag", None):
         raise PipelineError(f"line {line}: `{tag}` is a tag; write a plain value, or put it in quotes")
 

@@ -49,28 +49,19 @@ def household_settings(trained: dict[str, Any]) -> dict[str, Any]:
 
 
 def _comparisons(found: set[str]) -> list[dict[str, Any]]:
-    built = []
-    if "given" in found:
-        built.append(_comparison("given", "given", _given_levels(), tf="given"))
-    if "middle" in found:
-        built.append(_comparison("middle", "middle", _middle_levels()))
-    if "family" in found:
-        built.append(_comparison("family", "family", _family_levels(), tf="family"))
-    if "birth_date" in found:
-        built.append(_comparison("birth_date", "birth_date", _date_levels()))
-    if "email" in found:
-        built.append(_comparison("email", "email", _email_levels()))
-    if "phone" in found:
-        built.append(_comparison("phone", "phone", _phone_levels()))
-    if found & {"street", "postcode", "city"}:
-        built.append(_address_comparison(found))
-    if "national_id" in found:
-        built.append(_comparison("national_id", "national_id", _id_levels()))
-    if "gender" in found:
-        built.append(_comparison("gender", "gender", [("same", "gender_l = gender_r", 0.98, 0.5)]))
-    for name in sorted(name for name in found if name.startswith("x_")):
-        built.append(_comparison(name, name, _text_levels(name), tf=name))
-    return built
+    plain: list[tuple[str, list[Level], str]] = [
+        ("given", _given_levels(), "given"),
+        ("middle", _middle_levels(), ""),
+        ("family", _family_levels(), "family"),
+        ("birth_date", _date_levels(), ""),
+        ("email", _email_levels(), ""),
+        ("phone", _phone_levels(), ""),
+        ("national_id", _id_levels(), ""),
+        ("gender", [("same", "gender_l = gender_r", 0.98, 0.5)], ""),
+        *((name, _text_levels(name), name) for name in sorted(found) if name.startswith("x_")),
+    ]
+    built = [_comparison(name, name, levels, tf=tf) for name, levels, tf in plain if name in found]
+    return [*built, _address_comparison(found)] if found & {"street", "postcode", "city"} else built
 
 
 def _source_comparison(config: Config) -> list[dict[str, Any]]:
@@ -118,9 +109,20 @@ def _comparison(
 
 
 def _one_edit(column: str) -> str:
-    # Damerau-Levenshtein is the dearest function here: called only where Levenshtein says it can matter
+    # Damerau-Levenshtein is the dearest function here: called only where cheaper ones say it can matter
     left, right = f"{column}_l", f"{column}_r"
-    return f"levenshtein({left}, {right}) <= 2 and damerau_levenshtein({left}, {right}) <= 1"
+    return (
+        f"abs(length({left}) - length({right})) <= 1 and levenshtein({left}, {right}) <= 2"
+        f" and damerau_levenshtein({left}, {right}) <= 1"
+    )
+
+
+def _common_part(column: str) -> str:
+    left, right = f"{column}_l", f"{column}_r"
+    return (
+        f"(contains({left}, ' ') or contains({right}, ' '))"
+        f" and list_has_any(string_split({left}, ' '), string_split({right}, ' '))"
+    )
 
 
 def _given_levels() -> list[Level]:
@@ -130,7 +132,7 @@ def _given_levels() -> list[Level]:
         ("one edit", f"length(given_l) > 2 and length(given_r) > 2 and {_one_edit('given')}", 0.08, 0.004),
         (
             "part of the other",
-            "list_has_any(string_split(given_l, ' '), string_split(given_r, ' '))",
+            _common_part("given"),
             0.03,
             0.003,
         ),
@@ -158,7 +160,7 @@ def _family_levels() -> list[Level]:
         ("one edit", f"length(family_l) > 2 and length(family_r) > 2 and {_one_edit('family')}", 0.1, 0.001),
         (
             "part of the other",
-            "list_has_any(string_split(family_l, ' '), string_split(family_r, ' '))",
+            _common_part("family"),
             0.03,
             0.001,
         ),
@@ -190,12 +192,15 @@ def _date_levels() -> list[Level]:
 
 
 def _email_levels() -> list[Level]:
-    local_l, local_r = "split_part(email_l, '@', 1)", "split_part(email_r, '@', 1)"
+    # addresses are made of names: what tells namesakes apart is mostly the number behind the name
+    similar = (
+        "email_digits_l = email_digits_r and jaro_winkler_similarity(email_local_l, email_local_r) >= 0.9"
+    )
     return [
         ("same", "email_l = email_r", 0.6, 0.00002),
         ("one edit", _one_edit("email"), 0.05, 0.00002),
-        ("same local part", f"{local_l} = {local_r}", 0.1, 0.0001),
-        ("similar local part", f"jaro_winkler_similarity({local_l}, {local_r}) >= 0.9", 0.05, 0.001),
+        ("same local part", "email_local_l = email_local_r", 0.1, 0.0001),
+        ("similar local part, same number", similar, 0.05, 0.001),
     ]
 
 

@@ -1,5 +1,6 @@
 """Splink's input: one row a record with the match fields of its semantic types and its blocking keys."""
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -46,7 +47,7 @@ RULES = (
         "prefixes_year", ("left(given, 3)", "left(family, 4)", "left(birth_date, 4)"), ("city", "postcode")
     ),
     BlockingRule("family_month_day", ("family", "substr(birth_date, 6)"), ("left(given, 1)",)),
-    BlockingRule("local_part", ("split_part(email, '@', 1)",), ("given", "birth_date")),
+    BlockingRule("local_part", ("email_local",), ("given", "birth_date")),
     BlockingRule(
         "given_family_city", ("left(given, 2)", "left(family, 2)", "city"), ("left(birth_date, 4)",)
     ),
@@ -126,11 +127,8 @@ def _extra_rules(field: str) -> list[BlockingRule]:
 
 
 def _needs(part: str) -> set[str]:
-    return {
-        name
-        for name in FIELDS
-        if name in part.replace("given_", "").replace("(", " ").replace(",", " ").replace(")", " ").split()
-    }
+    words = set(re.findall(r"[a-z_]+", part.replace("email_local", "email")))
+    return {name for name in words if name in FIELDS or name.startswith("x_")}
 
 
 def build_features(con: DuckDBPyConnection, config: Config, database: str) -> list[tuple[str, int, int]]:
@@ -159,10 +157,13 @@ def _features_query(config: Config, fields: dict[str, list[str]], database: str)
     )
     if "street" not in fields:
         street = "null::text"
-    return f"""select record_key as unique_id, source,
+    return f"""
+        with fields as (select record_key as unique_id, source,
             coalesce({given}, case when len({tokens}) > 1 then {tokens}[1] end) as given,
             coalesce({family}, {tokens}[-1]) as family, lower({street}) as street
-        {others}{extra} from {database}.records.current where source in ({sources})"""
+        {others}{extra} from {database}.records.current where source in ({sources}))
+        select *, split_part(email, '@', 1) as email_local,
+            regexp_replace(email_local, '[^0-9]', '', 'g') as email_digits from fields"""
 
 
 def _without(name: str, words: tuple[str, ...]) -> str:

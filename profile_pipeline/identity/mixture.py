@@ -147,6 +147,11 @@ def _corrected(
     return rest / rest.sum()
 
 
+def match_probabilities(evidence: Evidence, mixture: Mixture) -> Floats:
+    """How likely each pattern is a match."""
+    return _memberships(evidence, mixture)[:, 0]
+
+
 def summary(mixture: Mixture, evidence: Evidence) -> dict[str, Any]:
     """Numbers for the training manifest."""
     return {

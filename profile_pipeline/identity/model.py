@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.comparisons import settings
-from profile_pipeline.identity.features import build_features
+from profile_pipeline.identity.features import build_features, match_fields, usable_rules
 from profile_pipeline.identity.training import train
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import (
@@ -60,6 +60,8 @@ def active_model(con: DuckDBPyConnection) -> Model | None:
 def ensure_model(con: DuckDBPyConnection, config: Config, *, retrain: bool = False) -> None:
     """Train when there is no model for these rules, or when asked to; the result depends on records only."""
     con.execute(TABLES)
+    if not config.identity.matching.enabled:
+        return
     rules = rules_fingerprint(config)
     fitting = scalar(con, "select count(*) from identity.models where active and rules = ?", [rules])
     if fitting and not retrain:
@@ -100,7 +102,8 @@ def _train(work: DuckDBPyConnection, config: Config, database: str) -> tuple[dic
     }
     if not wanted["comparisons"] or manifest["records"] < FEWEST_RECORDS:
         return wanted, {**manifest, "note": "nothing to learn from: starting values kept"}
-    person, household, notes = train(work, wanted, config.identity.matching.max_training_pairs)
+    weak = {rule.name for rule in usable_rules(set(match_fields(config))) if rule.weak}
+    person, household, notes = train(work, wanted, config.identity.matching.max_training_pairs, weak)
     return person, {**manifest, **notes, "household": household}
 
 

@@ -110,28 +110,29 @@ def _average(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> float:
     return (tie.weight + (possible - tie.pairs) * bounds.unscored) / possible
 
 
+Offer = tuple[float, int, int, int, int]
+"""Two groups that may unite: minus their average, their names, and the sizes for which that held."""
+
+
 def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bounds) -> None:
     """Best average first; groups are named by their smallest node, which also decides among equals."""
-    heap: list[tuple[float, int, int, int, int]] = []
-
-    def push(a: int, b: int) -> None:
-        a, b = min(a, b), max(a, b)
-        if groups[a].ties[b].links and (average := _average(groups, a, b, bounds)) >= 0:
-            heapq.heappush(heap, (-average, a, b, len(groups[a].nodes), len(groups[b].nodes)))
-
-    for a in groups:
-        for b in groups[a].ties:
-            if a < b:
-                push(a, b)
+    heap = [offer for a in groups for b in groups[a].ties if a < b for offer in _offers(groups, a, b, bounds)]
+    heapq.heapify(heap)
     while heap:
-        _, a, b, a_size, b_size = heapq.heappop(heap)
-        current = (
-            a in groups and b in groups and (a_size, b_size) == (len(groups[a].nodes), len(groups[b].nodes))
-        )
+        _, a, b, *sizes = heapq.heappop(heap)
+        current = a in groups and b in groups and sizes == [len(groups[a].nodes), len(groups[b].nodes)]
         if current and bounds.allow(groups[a], groups[b]):
             _unite(groups, member, a, b)
             for other in groups[a].ties:
-                push(a, other)
+                for offer in _offers(groups, min(a, other), max(a, other), bounds):
+                    heapq.heappush(heap, offer)
+
+
+def _offers(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> list[Offer]:
+    """None without a link, or when most speaks against it."""
+    if not groups[a].ties[b].links or (average := _average(groups, a, b, bounds)) < 0:
+        return []
+    return [(-average, a, b, len(groups[a].nodes), len(groups[b].nodes))]
 
 
 def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> None:

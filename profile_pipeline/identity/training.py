@@ -19,43 +19,73 @@ from profile_pipeline.warehouse import quote, replace_table, rows, scalar
 
 RANDOM_PAIRS = 100_000
 """Enough for agreements of one in ten thousand; rarer equalities are counted exactly."""
+IDLE_SHARE = 0.001
+"""A weak blocking rule that finds a smaller share of the matches than this is not worth its pairs."""
 Settings = dict[str, Any]
 
 
 def train(
-    work: DuckDBPyConnection, wanted: Settings, most_pairs: int
+    work: DuckDBPyConnection, wanted: Settings, most_pairs: int, weak: set[str]
 ) -> tuple[Settings, Settings | None, Settings]:
-    """Trained person settings, household settings (None when there are no households), and notes."""
+    """Trained person settings, household settings (None when there are no households), and notes.
+
+    Weak blocking rules that would find next to no match are left out of the person settings.
+    """
     with quiet_splink():
-        evidence = _evidence(work, wanted, most_pairs)
+        evidence, found_by = _evidence(work, wanted, most_pairs)
     found = mixture.fit(evidence)
-    notes = mixture.summary(found, evidence)
+    yields = _yields(wanted, found_by, evidence.counts, mixture.match_probabilities(evidence, found))
+    notes = {**mixture.summary(found, evidence), "blocking": yields}
     person = _with_shares(wanted, found.matches, found.strangers, found.match_share)
     household = None
     if sum(evidence.shared) > 1 and notes["expected_household_pairs"] > 0:
         household = household_settings(
             _with_shares(wanted, found.household, found.strangers, found.household_share)
         )
-    return person, household, notes
+    return _without_idle_rules(person, yields, weak), household, notes
 
 
-def _evidence(work: DuckDBPyConnection, wanted: Settings, most_pairs: int) -> Evidence:
+def _evidence(work: DuckDBPyConnection, wanted: Settings, most_pairs: int) -> tuple[Evidence, mixture.Levels]:
+    """What `mixture` needs, and which blocking rule found the pairs of each pattern."""
     records = scalar(work, "select count(*) from features")
     share = _sample(work, wanted, most_pairs)
-    names = [comparison["output_column_name"] for comparison in wanted["comparisons"]]
-    patterns, counts = _patterns(work, _sampled(wanted), names, "candidates")
+    comparisons = wanted["comparisons"]
+    names = [comparison["output_column_name"] for comparison in comparisons]
+    found_by, patterns, counts = _patterns(work, _sampled(wanted), names, "candidates")
     _random_pairs(work)
-    seen, weights = _patterns(work, wanted, names, "random", pairs="random_pairs")
-    parts = [
-        _overall(work, comparison, seen[:, column], weights)
-        for column, comparison in enumerate(wanted["comparisons"])
-    ]
-    return Evidence(
-        patterns=patterns, counts=counts, overall=[p[0] for p in parts], smallest=[p[1] for p in parts],
-        start=[_start(c, p[0]) for c, p in zip(wanted["comparisons"], parts, strict=True)],
-        shared=[name in SHARED and not PERSONAL.isdisjoint(names) for name in names], pairs=share * records * (records - 1) / 2,
+    _, seen, weights = _patterns(work, wanted, names, "random", pairs="random_pairs")
+    parts = [_overall(work, comparison, seen[:, k], weights) for k, comparison in enumerate(comparisons)]
+    evidence = Evidence(
+        patterns=patterns,
+        counts=counts,
+        overall=[overall for overall, _ in parts],
+        smallest=[smallest for _, smallest in parts],
+        start=[_start(c, overall) for c, (overall, _) in zip(comparisons, parts, strict=True)],
+        shared=[name in SHARED and not PERSONAL.isdisjoint(names) for name in names],
+        pairs=share * records * (records - 1) / 2,
         records=share * records,
-    )  # fmt: skip
+    )
+    return evidence, found_by
+
+
+def _yields(
+    wanted: Settings, found_by: mixture.Levels, counts: Floats, matches: Floats
+) -> dict[str, list[int]]:
+    """By blocking rule: pairs seen that no earlier rule finds, and how many of them are expected to match."""
+    found = {}
+    for number, rule in enumerate(wanted["blocking_rules_to_generate_predictions"]):
+        mine = found_by == number
+        pairs, matched = counts[mine].sum(), (counts[mine] * matches[mine]).sum()
+        found[rule_sql(rule).split("block_")[-1]] = [int(pairs), round(float(matched))]
+    return found
+
+
+def _without_idle_rules(person: Settings, yields: dict[str, list[int]], weak: set[str]) -> Settings:
+    fewest = IDLE_SHARE * sum(matched for _, matched in yields.values())
+    idle = {name for name in weak if yields.get(name, [0, 0])[1] < fewest}
+    rules = person["blocking_rules_to_generate_predictions"]
+    kept = [rule for rule in rules if rule_sql(rule).split("block_")[-1] not in idle]
+    return {**person, "blocking_rules_to_generate_predictions": kept}
 
 
 def _levels(comparison: Settings) -> list[Settings]:
@@ -122,8 +152,8 @@ def _random_pairs(work: DuckDBPyConnection) -> None:
 
 def _patterns(
     work: DuckDBPyConnection, wanted: Settings, names: list[str], label: str, pairs: str = ""
-) -> tuple[mixture.Levels, Floats]:
-    """Distinct combinations of levels among pairs, in a fixed order, and how many pairs have each."""
+) -> tuple[mixture.Levels, mixture.Levels, Floats]:
+    """Distinct combinations of rule and levels among pairs, in a fixed order, and how many pairs have each."""
     bare = copy.deepcopy(
         {**wanted, "retain_matching_columns": True, "retain_intermediate_calculation_columns": False}
     )
@@ -136,10 +166,12 @@ def _patterns(
         register_pairs(linker, work, pairs)
     table = linker.inference.predict(warning_mode="never").physical_name
     columns = ", ".join(quote(f"gamma_{name}") for name in names)
-    found = rows(work, f"select {columns}, count(*) from {table} group by all order by all")
+    found = rows(
+        work, f"select match_key::integer, {columns}, count(*) from {table} group by all order by all"
+    )
     work.execute(f"drop table {table}")
-    matrix = np.array(found, dtype=np.int64).reshape(len(found), len(names) + 1)
-    return matrix[:, :-1], matrix[:, -1].astype(np.float64)
+    matrix = np.array(found, dtype=np.int64).reshape(len(found), len(names) + 2)
+    return matrix[:, 0], matrix[:, 1:-1], matrix[:, -1].astype(np.float64)
 
 
 def _overall(

@@ -22,7 +22,7 @@ STAMPS = tuple(day + clock for day in ("%Y-%m-%d", *DAYS[:9], *DAYS[11:13]) for 
 })  # fmt: skip
 ISO_TIME = "iso with a time"
 """Not a format to declare: counts how many of the `iso` values have a time of day."""
-FIRST_LOOK = 2_000
+FIRST_LOOK = 1_000
 LEAST_SHARE = 0.005
 CLEAR_SHARE = 0.02
 ISO = r"\d{4}-\d{2}-\d{2}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?"
@@ -49,13 +49,21 @@ def candidates(con: DuckDBPyConnection, found: Evidence, named: bool) -> list[st
         f"create or replace temp table looked as select distinct c{found.index} as v from sampled"
         f" where c{found.index} is not null order by hash(v) limit {FIRST_LOOK}"
     )
-    formats = ["iso", ISO_TIME, *DAYS, *STAMPS, *(["epoch_s", "epoch_ms"] if named else [])]
-    listed = ", ".join(f"avg(({fits_query(each, 'v')})::int)" for each in formats)
-    any_of = " or ".join(fits_query(each, "v") for each in formats)
-    [(read, *shares)] = rows(con, f"select avg(({any_of})::int), {listed} from looked")
-    return (
-        [f for f, share in zip(formats, shares, strict=True) if share >= LEAST_SHARE] if read >= least else []
-    )
+    seen = set("".join(value for (value,) in rows(con, "select v from looked")))
+    stamps = ("epoch_s", "epoch_ms") if named else ()
+    formats = ["iso", ISO_TIME, *(each for each in (*DAYS, *STAMPS) if _marks(each) <= seen), *stamps]
+    fits = ", ".join(fits_query(each, "v") for each in formats)
+    sets = rows(con, f"select [{fits}] as fits, count(*) from looked group by 1")
+    total = sum(count for _, count in sets)
+    if sum(count for fit, count in sets if any(fit)) < least * total:
+        return []
+    shares = [sum(count for fit, count in sets if fit[i]) / total for i in range(len(formats))]
+    return [each for each, share in zip(formats, shares, strict=True) if share >= LEAST_SHARE]
+
+
+def _marks(pattern: str) -> set[str]:
+    """The characters that stand between the parts of a date."""
+    return set(re.sub(r"%[A-Za-z]", "", pattern))
 
 
 def fits_query(pattern: str, text: str) -> str:

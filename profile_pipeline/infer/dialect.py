@@ -91,7 +91,7 @@ def delimited_format(path: Path) -> FileFormat:
     lines = text.splitlines(keepends=True)[:HEAD_LINES]
     quote = "'" if _wrapped(text, "'") > 4 * max(1, _wrapped(text, '"')) else '"'
     delimiter = max(DELIMITERS, key=lambda each: (*_agreement(lines, each, quote), -DELIMITERS.index(each)))
-    rows = list(csv.reader(lines[:20], delimiter=delimiter, quotechar=quote))
+    rows = list(csv.reader(lines, delimiter=delimiter, quotechar=quote))
     return FileFormat(
         type="csv", delimiter=delimiter, quote=quote, encoding=encoding, header=_has_header(rows)
     )
@@ -115,11 +115,13 @@ def _agreement(lines: list[str], delimiter: str, quote: str) -> tuple[float, int
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """A header names columns: filled, distinct, and none is a number, a date or an address."""
+    """A header names columns: filled, distinct, no number, date or address, and no value that comes again below."""
     first = [cell.strip() for cell in rows[0]] if rows else []
     value = re.compile(r"[-+\d.,:/ ]*\d[-+\d.,:/ ]*|\S+@\S+\.\S+|\d{4}-\d\d-\d\d.*")
-    return (
-        bool(first) and all(first) and len(set(first)) == len(first) and not any(map(value.fullmatch, first))
+    if not all(first) or len(set(first)) < len(first) or any(map(value.fullmatch, first)):
+        return False
+    return bool(first) and not any(
+        cell.strip() == name for row in rows[1:] for name, cell in zip(first, row, strict=False)
     )
 
 

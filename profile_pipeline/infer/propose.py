@@ -11,6 +11,7 @@ from profile_pipeline.config.cross_check import RESERVED_WORDS, TAKEN_TABLES
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.infer import vocabulary
 from profile_pipeline.infer.dates import Tally, tallies
+from profile_pipeline.infer.draft import Plan, Question
 from profile_pipeline.infer.evidence import (
     Evidence,
     Leaf,
@@ -23,7 +24,7 @@ from profile_pipeline.infer.evidence import (
 )
 from profile_pipeline.infer.files import Feed, open_feed
 from profile_pipeline.infer.meaning import meaning_of
-from profile_pipeline.infer.plan import Plan, Question, plan_source
+from profile_pipeline.infer.plan import plan_source
 from profile_pipeline.infer.render import attribute_lines, namespace_lines, source_lines
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import literal, rows, scrubbed
@@ -108,7 +109,11 @@ def _infer(con: DuckDBPyConnection, files: list[Path], name: str | None) -> Prop
             con.execute(f"create or replace temp table later as {source}")
             for tally in part.dates.values():
                 tally.add(con, "later")
-    plans = [_plan(con, feed, leaves, part) for part in parts]
+    plans = []
+    for part in parts:
+        if len(parts) > 1:
+            sample_table(con, leaves, part.where or "true")
+        plans.append(_plan(con, feed, part))
     return _proposal(feed, plans)
 
 
@@ -125,8 +130,7 @@ def _names_time(name: str) -> bool:
     return bool(field and field.meaning == "birth_date") or vocabulary.says(name, listed)
 
 
-def _plan(con: DuckDBPyConnection, feed: Feed, leaves: list[Leaf], part: Part) -> Plan:
-    sample_table(con, leaves, part.where or "true")
+def _plan(con: DuckDBPyConnection, feed: Feed, part: Part) -> Plan:
     readings = {index: tally.reading() for index, tally in part.dates.items()}
     meanings = [meaning_of(each, readings.get(each.index)) for each in part.evidence]
     return plan_source(con, part.name, feed, meanings, part.where)

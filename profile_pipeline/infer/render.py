@@ -7,7 +7,7 @@ from pathlib import Path
 
 from profile_pipeline.check.questions import MARK
 from profile_pipeline.infer import vocabulary
-from profile_pipeline.infer.plan import OPEN, Field, Plan
+from profile_pipeline.infer.draft import OPEN, Field, Plan
 
 WIDTH = 110
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.*/ -]*[A-Za-z0-9_.*]|[A-Za-z_]|<[a-z]+>")
@@ -64,7 +64,7 @@ def file_pattern(files: list[Path]) -> str:
     packed = any(name.endswith((".gz", ".zst", ".zstd")) for name in names)
     ending = (suffix[1] if suffix else "") + ("*" if packed else "")
     escaped = re.sub(r"([\[?*])", r"[\1]", start)
-    return f"{escaped}{separator}*{ending}" if start else f"*{ending}"
+    return f"{escaped}{separator}*{ending}" if start.strip("0123456789") else f"[0-9]*{ending}"
 
 
 def source_lines(plan: Plan) -> list[str]:

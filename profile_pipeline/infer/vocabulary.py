@@ -133,16 +133,16 @@ def namespace_of(name: str) -> NameMatch | None:
 
 def _best(parts: list[str], table: dict[str, str]) -> NameMatch | None:
     """The longest run of words that is known; the whole name counts most, then its end."""
-    found: list[tuple[float, int, str]] = []
+    found: list[tuple[bool, int, float, str]] = []
     for start in range(len(parts)):
         for end in range(len(parts), start, -1):
             run = "".join(parts[start:end])
             strength = _strength(parts, start, end, run)
             if run in table and strength:
-                found.append((strength, end - start, table[run]))
+                found.append((strength == 1.0, len(run), strength, table[run]))
     if not found:
         return None
-    strength, _, meaning = max(found)
+    *_, strength, meaning = max(found)
     return NameMatch(meaning, strength)
 
 

@@ -69,7 +69,11 @@ def lineage_query(config: Config, name: str, unit: Unit) -> str:
     """Grain: profile, field, record, for the fields of a unit under the policy of that name."""
     policy = config.profiles.policies[name]
     offers = _blocks_query(unit, policy) if unit.group else _offers_query(unit, policy)
-    matched = f"c.record_key = j.offer and c.field in ({_listed(unit.fields)})" if unit.group else "c.rowid = j.offer"
+    matched = (
+        f"c.record_key = j.offer and c.field in ({_listed(unit.fields)})"
+        if unit.group
+        else "c.rowid = j.offer"
+    )
     return f"""{_judged_query(offers, rules(config, policy, unit))}
         select {literal(name)} as policy, {policy.version} as policy_version, c.profile_id, c.field, place as rank,
             place = 1 as won, c.shown as value, c.cleared, c.record_key, c.source, c.observed_at, rule

@@ -43,17 +43,19 @@ def read_header(text: io.TextIOWrapper, source: Source) -> list[str]:
     if not line.strip():
         raise FileRefused("is empty: not even a header line; deliver it again or remove it")
     if not is_text(line):
-        raise FileRefused(f"has a header that is not {source.format.encoding}; set the `encoding` of the source")
+        raise FileRefused(
+            f"has a header that is not {source.format.encoding}; set the `encoding` of the source"
+        )
     try:
         return [name.strip() for name in next(_reader([line], source))]
     except csv.Error:
-        raise FileRefused("has a header line with an open quote; mend it or set `quote` of the source") from None
+        raise FileRefused(
+            "has a header line with an open quote; mend it or set `quote` of the source"
+        ) from None
 
 
 def _reader(lines: Iterable[str], source: Source) -> Iterator[list[str]]:
-    return csv.reader(
-        lines, strict=True, delimiter=source.format.delimiter, quotechar=source.format.quote
-    )
+    return csv.reader(lines, strict=True, delimiter=source.format.delimiter, quotechar=source.format.quote)
 
 
 def read_rows(text: io.TextIOWrapper, source: Source, width: int) -> Iterator[Rows[list[str]]]:
@@ -70,9 +72,7 @@ def read_rows(text: io.TextIOWrapper, source: Source, width: int) -> Iterator[Ro
         yield result
 
 
-def _read_block(
-    result: Rows[list[str]], feed: Lines, block: list[str], source: Source, width: int
-) -> bool:
+def _read_block(result: Rows[list[str]], feed: Lines, block: list[str], source: Source, width: int) -> bool:
     """Add the rows of a block in which every line is a record by itself; False, and nothing added, for others."""
     limit = source.format.max_line_bytes
     try:

@@ -28,7 +28,11 @@ def load_source(con: DuckDBPyConnection, config: Config, project: Project, name:
                 _load_file(Target(con, name, source, file_id), project, project.data / file_name, sha256)
         except FileRefused as refusal:
             _refuse(con, config, name, file_id, str(refusal))
-        except (UnicodeError, OSError, duckdb.Error) as error:
+        except (
+            ValueError,
+            OSError,
+            duckdb.Error,
+        ) as error:  # undecodable text and broken Parquet are ValueErrors
             _refuse(con, config, name, file_id, _refusal(error, source.format.type))
     mark_built(con, f"raw.{name}", ledger.source_fingerprint(con, name))
 
@@ -83,6 +87,8 @@ def _note_loaded(target: Target, notes: list[str]) -> None:
 def require_loaded(con: DuckDBPyConnection, config: Config) -> None:
     """Raise when a run has nothing to work with at all."""
     if not config.sources:
-        raise PipelineError("sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one")
+        raise PipelineError(
+            "sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one"
+        )
     if not scalar(con, "select count(*) from raw.files where state = 'loaded'"):
         raise PipelineError("no delivery could be loaded; put files that match `files:` into data/sources")

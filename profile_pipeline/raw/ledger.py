@@ -107,7 +107,12 @@ def scan(con: DuckDBPyConnection, config: Config, project: Project, as_of: datet
         mark_built(
             con,
             "raw.files",
-            fingerprint(rows(con, "select * exclude (modified_ns) from raw.files order by 1")),
+            fingerprint(
+                rows(
+                    con,
+                    "select file_id, source, name, sha256, batch, state = 'reverted' from raw.files order by 1",
+                )
+            ),
         )
     return Scan(len(hashes), conflicts, unclaimed)
 
@@ -150,7 +155,9 @@ def _hashes(new: list[Delivery], conflicts: list[str]) -> dict[Delivery, str]:
         try:
             found[item] = sha256_of(item.path)
         except OSError as error:
-            conflicts.append(f"{item.name}: cannot be opened ({error.strerror}); mend its permissions or remove it")
+            conflicts.append(
+                f"{item.name}: cannot be opened ({error.strerror}); mend its permissions or remove it"
+            )
     return found
 
 
@@ -158,7 +165,9 @@ def _enter(con: DuckDBPyConnection, hashes: dict[Delivery, str], as_of: datetime
     """Enter files as one batch. Its time is never before that of an earlier one, whatever the clock says."""
     last_batch, last_as_of = rows(con, "select max(batch), max(as_of) from raw.batches")[0]
     batch = (last_batch or 0) + 1
-    con.execute("insert into raw.batches (batch, as_of) values (?, ?)", [batch, max(as_of, last_as_of or as_of)])
+    con.execute(
+        "insert into raw.batches (batch, as_of) values (?, ?)", [batch, max(as_of, last_as_of or as_of)]
+    )
     for item, sha256 in hashes.items():
         _enter_file(con, item, sha256, batch)
 

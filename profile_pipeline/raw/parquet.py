@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from profile_pipeline.raw.target import Target, agree_columns
-from profile_pipeline.warehouse import literal, quote, rows
+from profile_pipeline.warehouse import literal, quote
 
 
 def load(target: Target, path: Path) -> list[str]:
     """Append the rows of a file to its raw table; notes for the ledger. `_line` is the row number from 1."""
-    file = f"read_parquet({literal(path)}, file_row_number = true)"
-    delivered = [column for column, *_ in rows(target.con, f"describe select * exclude (file_row_number) from {file}")]
+    import pyarrow.parquet as pq
+
+    # DuckDB renames columns that differ by letter case only: the names come from the file itself
+    delivered = pq.read_schema(path.as_posix()).names
     notes = agree_columns(delivered, target.source)
+    file = f"read_parquet({literal(path)}, file_row_number = true)"
     kept = [column for column in target.source.columns if column in delivered]
     names = "".join(", " + quote(column) for column in kept)
     values = "".join(f", cast({quote(column)} as text)" for column in kept)

@@ -133,7 +133,9 @@ def text_lines(stream: io.BufferedReader, rule: FileFormat, newline: str) -> io.
     head = stream.peek(4)[:4]
     marked = next((name for name, marks in MARKS.items() if head.startswith(marks)), None)
     if marked and not encoding.startswith(marked):
-        raise FileRefused(f"is {marked.upper()}, not {rule.encoding}; set `encoding: {marked}` for the source")
+        raise FileRefused(
+            f"is {marked.upper()}, not {rule.encoding}; set `encoding: {marked}` for the source"
+        )
     errors = "strict" if encoding.startswith(tuple(MARKS)) else "surrogateescape"
     # surrogateescape lets one bad byte spoil its line only; the wide encodings lose their step instead
     return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline)

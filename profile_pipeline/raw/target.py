@@ -54,9 +54,7 @@ class Target:
         self.con.register(
             "chunk", pa.table({"line": pa.array(lines, pa.int64()), "reason": reasons, "content": printable})
         )
-        self.con.execute(
-            f"insert into raw.rejects select {self.file_id}, line, reason, content from chunk"
-        )
+        self.con.execute(f"insert into raw.rejects select {self.file_id}, line, reason, content from chunk")
         self.con.unregister("chunk")
 
 
@@ -93,7 +91,9 @@ def agree_columns(delivered: list[str], source: Source) -> list[str]:
         )
     added = [column for column in delivered if column not in source.columns]
     more = [f"and {len(added) - MAX_NAMED} more"] if len(added) > MAX_NAMED else []
-    return [f"new column {_named([column])}, not in the contract: ignored" for column in added[:MAX_NAMED]] + more
+    return [
+        f"new column {_named([column])}, not in the contract: ignored" for column in added[:MAX_NAMED]
+    ] + more
 
 
 def _named(columns: list[str]) -> str:

@@ -1,7 +1,8 @@
 """Events, each exactly once, and the subject of each: the node of the identity graph it belongs to.
 
 The subject is the record an event itself describes (an order that says who ordered), else the best person
-identifier it states, as the node `event:<namespace>=<value>`. An event with only a cookie or device belongs to whoever was identified on it nearest in time within the session gap; otherwise its subject is the cookie or device
+identifier it states, as the node `event:<namespace>=<value>`. An event with only a cookie or device belongs to
+whoever was identified on it nearest in time within the session gap; otherwise its subject is the cookie or device
 itself, a pseudonymous identity. So a shared tablet does not hand its history to its last user.
 """
 
@@ -51,8 +52,8 @@ def _events_query(config: Config, name: str) -> str:
     """Exactly once by event id; among several deliveries of one, the choice depends on content only."""
     about = "record_key" if config.sources[name].key else "null"
     return f"""
-        select event_key, {about} as record_key, {literal(name)} as source, event_id, event_type, channel, observed_at as occurred_at, zone,
-            payload, identifiers, batch, _file, _line,
+        select event_key, {about} as record_key, {literal(name)} as source, event_id, event_type, channel,
+            observed_at as occurred_at, zone, payload, identifiers, batch, _file, _line,
             count(*) over (partition by event_id) as deliveries
         from records.{name} where reasons is null and event_id is not null
         qualify row_number() over (partition by event_id order by observed_at, content_hash, md5(payload), _file, _line) = 1"""

@@ -48,7 +48,7 @@ def _delivered_query(name: str, source: Source, files: list[int]) -> str:
 def _extracted_query(source: Source) -> str:
     columns = ["_file", "_line", "_batch as batch", "_ingested_at as ingested_at"]
     columns.append(f"{_key(source.key)} as source_key")
-    columns.append(f"{_text(source.time.value if source.time else None)} as time_text")
+    columns.append(f"{_key(source.time.value if source.time else None)} as time_text")
     columns.append(f"coalesce(({source.delete_when or 'false'}), false) as deleted")
     if source.event:
         columns.append(f"{_key(source.event.id)} as event_id")
@@ -131,7 +131,7 @@ def _normalised_query(config: Config, source: Source) -> str:
 def _time(source: Source) -> str:
     if not source.time:
         return "cast(null as timestamptz)"
-    return time_query("trim(time_text)", source.time.formats, source.time.zone)
+    return time_query("time_text", source.time.formats, source.time.zone)
 
 
 def _shaped_query(config: Config, name: str, source: Source) -> str:

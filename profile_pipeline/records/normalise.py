@@ -51,7 +51,7 @@ HIDDEN = (
 SPACES = r"\s\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
 """Every space of Unicode: RE2's own class knows those of ASCII only."""
 ISO_DAY = r"\d{4}-\d{1,2}-\d{1,2}"
-ISO_OFFSET = r"([zZ]|[+-]\d{2}(:?\d{2})?)"
+ISO_OFFSET = r"([zZ]|[+-](0\d|1[0-4])(:?[0-5]\d)?)"
 ISO_CLOCK = r"[ T]\d{1,2}:\d{2}(:\d{2}([.]\d{1,9})?)?"
 LAST_EPOCH_SECOND = 7_289_654_399
 """The end of the year 2200: the latest time that counts as one."""
@@ -192,7 +192,7 @@ def time_query(text: str, formats: list[str], zone: str) -> str:
         # the shape first: a cast would also read `epoch`, `infinity` or a zone name, and ignore the last
         tries.append(
             f"case when regexp_full_match({text}, '{ISO_DAY}{ISO_CLOCK} ?{ISO_OFFSET}')"
-            f" then try_cast({text} as timestamptz)"
+            f" then try_cast(regexp_replace({text}, ' ([zZ+-])', '\\1') as timestamptz)"
             f" when regexp_full_match({text}, '{ISO_DAY}({ISO_CLOCK})?')"
             f" then timezone({literal(zone)}, try_cast({text} as timestamp)) end"
         )

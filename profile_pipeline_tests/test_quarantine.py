@@ -1,0 +1,264 @@
+"""Refused rows are listed, exported, repaired and delivered again; every row keeps one fate."""
+
+import csv
+import json
+import stat
+
+import pyarrow.parquet as pq
+import pytest
+
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.metrics import unbalanced
+from profile_pipeline.quarantine import export, open_rows, replay
+from profile_pipeline.raw import ledger
+
+HEADER = "id,first,last,email,note,moment\n"
+LINES = '1,Ann,Lee,,"a, ""b""",2026-01-01\n,Bob,Ray,b@x.com,"line\nbreak",2026-01-02\n3,too,few\n'
+KIND = {"csv": {"type": "csv"}, "jsonl": {"type": "jsonl"}, "parquet": {"type": "parquet"}}
+
+
+def world(project, run_core, **changes):
+    place = project({"crm": project.crm(**changes)}, {"crm_1.csv": HEADER + LINES})
+    return place, run_core(place)
+
+
+def read_csv(path, **dialect):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, **dialect))
+
+
+def write_csv(path, found, **dialect):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]), **dialect)
+        writer.writeheader()
+        writer.writerows(found)
+
+
+def test_open_rows_are_counted_by_source_batch_stage_and_reason(project, run_core):
+    _, core = world(project, run_core)
+    assert open_rows(core.con) == [
+        ("crm", 1, "raw", "3 fields instead of 6", 1),
+        ("crm", 1, "records", "key_present", 1),
+    ]
+
+
+def test_before_the_first_run_nothing_is_open(project, run_core):
+    core = run_core(project())
+    core.con.execute("drop table records.quarantine")
+    assert open_rows(core.con) == []
+    assert export(core.con, core.config, core.config and project().data) == []
+
+
+def test_an_exported_file_is_private_complete_and_replayable(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    [path] = export(core.con, core.config, tmp_path / "repair")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = read_csv(path)
+    assert found[0] == {
+        "_file": "inbox/crm_1.csv",
+        "_line": "3",
+        "_reasons": "key_present",
+        "_content": "",
+        "id": "",
+        "first": "Bob",
+        "last": "Ray",
+        "email": "b@x.com",
+        "note": "line\nbreak",
+        "moment": "2026-01-02",
+    }
+    assert (found[1]["_line"], found[1]["_content"], found[1]["_reasons"]) == (
+        "5",
+        "3,too,few",
+        "3 fields instead of 6",
+    )
+    found[0]["id"] = "2"
+    found[1] |= {"id": "3", "first": "Cid", "moment": "2026-01-03"}
+    write_csv(path, found)
+    name = replay(core.con, core.config, place, path, "crm")
+    assert name.startswith("inbox/crm_replay_")
+    assert open_rows(core.con) == []
+    core = run_core(place)
+    assert core.rows("select source_key, given_name, note from records.current order by 1") == [
+        ("1", "ann", 'a, "b"'),
+        ("2", "bob", "line break"),
+        ("3", "cid", None),
+    ]
+    assert core.one("select count(*) from records.quarantine") == 2, "the refused rows stay what they were"
+    assert unbalanced(core.con) == []
+    assert core.one("select distinct replayed_at from raw.replays") == ledger.as_of(core.con)
+    assert open_rows(core.con) == []
+    assert export(core.con, core.config, tmp_path / "again") == []
+
+
+def test_rows_that_were_not_repaired_stay_open(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)
+    found[0]["id"] = "2"
+    write_csv(path, found)
+    replay(core.con, core.config, place, path, "crm")
+    assert open_rows(core.con) == [("crm", 1, "raw", "3 fields instead of 6", 1)]
+    write_csv(path, found[1:])
+    with pytest.raises(PipelineError, match="holds no repaired row"):
+        replay(core.con, core.config, place, path, "crm")
+
+
+def test_a_second_replay_of_the_same_rows_is_refused(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)[:1]
+    found[0]["id"] = "2"
+    write_csv(path, found)
+    replay(core.con, core.config, place, path, "crm")
+    with pytest.raises(PipelineError, match=r"1 of 1 rows do not wait in the quarantine of crm"):
+        replay(core.con, core.config, place, path, "crm")
+
+
+def test_a_replay_that_is_refused_again_or_taken_back_is_open_again(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)[:1]
+    found[0]["id"] = "n/a"
+    write_csv(path, found)
+    replay(core.con, core.config, place, path, "crm")
+    core = run_core(place)
+    assert open_rows(core.con) == [
+        ("crm", 1, "raw", "3 fields instead of 6", 1),
+        ("crm", 2, "records", "key_present", 1),
+    ]
+    ledger.revert(core.con, 2)
+    core = run_core(place)
+    assert open_rows(core.con) == [
+        ("crm", 1, "raw", "3 fields instead of 6", 1),
+        ("crm", 1, "records", "key_present", 1),
+    ]
+
+
+def test_csv_keeps_the_dialect_of_its_source(project, run_core, tmp_path):
+    rule = {"type": "csv", "delimiter": ";", "quote": "'", "encoding": "windows-1252", "header": False}
+    place = project(
+        {"crm": project.crm(format=rule)}, {"crm_1.csv": ";Zoë;'L;ee';;n;2026-01-01\n".encode("cp1252")}
+    )
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    text = path.read_bytes().decode("cp1252")
+    assert "Zoë;'L;ee'" in text
+    path.write_bytes(text.replace(";;Zoë", ";9;Zoë").encode("cp1252"))
+    replay(core.con, core.config, place, path, "crm")
+    assert run_core(place).one("select source_key, given_name, family_name from records.current") == (
+        "9",
+        "zoe",
+        "l ee",
+    )
+
+
+def test_json_lines_keep_nesting_nulls_and_absence(project, run_core, tmp_path):
+    rule = project.crm(
+        files="crm_*.jsonl.gz", format={"type": "jsonl"}, write="patch", clear_value="null",
+        optional_columns=["first", "last", "email", "moment"], attributes={"given_name": "note ->> '$.name'", "email": "email"},
+    )  # fmt: skip
+    import gzip
+
+    lines = [
+        {"id": "1", "email": "a@x.com", "note": {"name": "Ann"}},
+        {"email": None, "note": {"name": "Bob", "n": [1, 2]}},
+        "nonsense",
+    ]
+    content = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    place = project({"crm": rule}, {"crm_1.jsonl.gz": gzip.compress(content.encode())})
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found[0] == {
+        "_file": "inbox/crm_1.jsonl.gz", "_line": "2", "_reasons": "key_present", "_content": "", "email": None,
+        "note": {"name": "Bob", "n": [1, 2]},
+    }  # fmt: skip
+    assert found[1]["_content"] == "nonsense"
+    path.write_text(json.dumps(found[0] | {"id": "1"}) + "\n" + json.dumps(found[1]) + "\n")
+    name = replay(core.con, core.config, place, path, "crm")
+    assert name.endswith(".jsonl.gz")
+    core = run_core(place)
+    assert core.one("select given_name, email, cleared from records.current") == ("bob", None, ["email"])
+    assert open_rows(core.con) == [("crm", 1, "raw", "not a JSON object", 1)]
+
+
+def test_parquet_is_exported_as_parquet(project, run_core, tmp_path):
+    import pyarrow as pa
+
+    columns = {
+        "id": [None, "2"],
+        "first": ["Ann", "Bob"],
+        "last": ["Lee", None],
+        "email": [None, None],
+        "note": ["n", "n"],
+        "moment": ["2026-01-01"] * 2,
+    }
+    place = project({"crm": project.crm(files="crm_*.parquet", format=KIND["parquet"])})
+    place.inbox.mkdir(parents=True)
+    pq.write_table(pa.table(columns), place.inbox / "crm_1.parquet")
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    found = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([found[0] | {"id": "1"}]), path)
+    replay(core.con, core.config, place, path, "crm")
+    assert run_core(place).rows(
+        "select source_key, given_name, family_name from records.current order by 1"
+    ) == [("1", "ann", "lee"), ("2", "bob", None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,first\n1,x\n", "lacks `_file` and `_line`"),
+        ("_file,_line,id,first\ninbox/crm_1.csv,3,1,x\n", "lacks the columns last, email, note, moment"),
+        ("_file,_line," + HEADER + "inbox/crm_1.csv,3,1\n", "row 1 does not have 8 fields"),
+        ("_file,_line," + HEADER + "inbox/other.csv,3,1,a,b,c,d,e\n", "do not wait in the quarantine"),
+        ('_file,"_line\n', "cannot be read as csv"),
+        ("", "lacks `_file` and `_line`"),
+    ],
+)
+def test_a_file_that_cannot_be_replayed_is_refused_in_one_line(project, run_core, tmp_path, content, message):
+    place, core = world(project, run_core)
+    path = tmp_path / "repaired.csv"
+    path.write_text(content)
+    with pytest.raises(PipelineError, match=message) as caught:
+        replay(core.con, core.config, place, path, "crm")
+    assert "\n" not in str(caught.value)
+    assert not list(place.inbox.glob("*replay*"))
+
+
+def test_unknown_sources_and_missing_files(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    with pytest.raises(PipelineError, match="unknown source `erp`; known: crm"):
+        replay(core.con, core.config, place, tmp_path / "x.csv", "erp")
+    with pytest.raises(PipelineError, match=r"x\.csv: not found"):
+        replay(core.con, core.config, place, tmp_path / "x.csv", "crm")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("crm_*.csv*", True),
+        ("crm_[0-9]*.csv", True),
+        ("crm_?_*.csv", True),
+        ("*.csv", True),
+        ("crm_1.csv", False),
+        ("crm_?.csv", False),
+    ],
+)
+def test_the_name_of_a_replay_matches_the_pattern_or_there_is_none(
+    project, run_core, tmp_path, pattern, fits
+):
+    name = {"crm_[0-9]*.csv": "crm_1.csv", "crm_?_*.csv": "crm_1_a.csv"}.get(pattern, "crm_1.csv")
+    place = project({"crm": project.crm(files=pattern)}, {name: HEADER + LINES})
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)[:1]
+    found[0]["id"] = "2"
+    write_csv(path, found)
+    if not fits:
+        with pytest.raises(PipelineError, match="use a pattern with"):
+            replay(core.con, core.config, place, path, "crm")
+        return
+    replay(core.con, core.config, place, path, "crm")
+    assert run_core(place).values("select source_key from records.current order by 1") == ["1", "2"]
