@@ -150,12 +150,11 @@ def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output:
 
         result = run_graph(config, project, Options(**choices), progress)
     if result.failure and not result.success:
-        errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False)
+        errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False, soft_wrap=True)
     for check in result.failed_checks:
         if check.blocking:
-            errors.print(
-                f"[red]blocked:[/] {check.asset} {check.name}: {display.plain(check.why)}", highlight=False
-            )
+            what = f"{check.asset} {check.name}: {display.plain(check.why)}"
+            errors.print(f"[red]blocked:[/] {what}", highlight=False, soft_wrap=True)
     if result.success:
         _report(project, result.failed_checks, quiet=quiet, json_output=json_output)
         return 0

@@ -52,7 +52,7 @@ def _descriptions() -> dict[str, Any]:
     return read_yaml(DESCRIPTIONS)
 
 
-def published_tables(con: DuckDBPyConnection, config: Config) -> list[Table]:
+def published_tables(config: Config) -> list[Table]:
     """The tables of a generation, the default policy's profiles first."""
     names = {config.profiles.default: "profiles"}
     names |= {p: f"profiles_{p}" for p in config.profiles.policies if p != config.profiles.default}
@@ -136,13 +136,19 @@ def describe_internal(config: Config, table: str, column: str) -> str:
     return found or (attribute.description if attribute else "")
 
 
+PERSONAL = frozenset((
+    "content", "identifiers", "identity_map", "left_key", "payload", "raw", "raw_value", "raw_values", "record_key",
+    "right_key", "shown", "source_key", "value",
+))  # fmt: skip
+
+
 def is_personal(config: Config, table: str, column: str) -> bool:
-    """Whether a column can hold values that name or describe a person."""
-    attribute = config.attributes.get(column)
-    return bool(attribute and attribute.personal and table == "profiles") or column in {
-        "value", "raw_values", "raw_value", "raw", "content", "shown", "payload", "identifiers", "identity_map", "left_key", "right_key", "record_key",
-        "source_key",
-    }  # fmt: skip
+    """Whether a column can hold values that name or describe a person; delivered columns are taken for personal."""
+    stage, _, name = table.partition(".")
+    if stage == "raw" and name in config.sources:
+        return column in config.sources[name].columns
+    attribute = config.attributes.get(column) if table == "profiles" or stage == "records" else None
+    return attribute.personal if attribute else column in PERSONAL
 
 
 def as_markdown(described: list[dict[str, Any]]) -> str:

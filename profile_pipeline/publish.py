@@ -130,7 +130,7 @@ def _remove_unfinished(project: Project) -> None:
 
 def _write(con: DuckDBPyConnection, config: Config, folder: Path, checks: dict[str, int]) -> dict[str, Any]:
     """Every file of a generation except its manifest, which is returned."""
-    tables = published_tables(con, config)
+    tables = published_tables(config)
     described = describe(con, config, tables)
     row_counts = _write_database(con, folder / DATABASE, tables, described)
     if config.publication.parquet:

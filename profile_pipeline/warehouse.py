@@ -24,6 +24,8 @@ from profile_pipeline.errors import BusyError, PipelineError
 SCHEMAS = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published", "state")
 PACKAGE = Path(__file__).parent
 SQL_FOLDER = PACKAGE / "sql"
+PLAIN_MESSAGES = ("Malformed JSON", "Could not parse string")
+"""Beginnings of DuckDB's messages about invalid input whose values are in quotes."""
 _held: dict[Path, tuple[TextIO, int]] = {}
 
 
@@ -276,10 +278,17 @@ def _take(path: Path) -> TextIO:
 
 
 def scrubbed(error: Exception) -> PipelineError:
-    """An error without the values that DuckDB quotes in its messages, safe for logs and run storage."""
-    text = str(error).splitlines()[0] if str(error) else ""
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", "<value>", text)
-    text = re.sub(r"\S*@\S*|\d{4,}", "<value>", text)
+    """An error without the values that DuckDB quotes in its messages, safe for logs and run storage.
+
+    A value can hold quotes and line ends itself, so everything between the first quote and the last goes. Some
+    messages (those of `error(...)`, of regular expressions) are values through and through: only known ones stay.
+    """
+    message = str(error).split("\n\nLINE ")[0]
+    text = re.sub(r"['\"`].*['\"`]", "<value>", message, flags=re.DOTALL)
+    text = re.sub(r"['\"`].*", "<value>", text.splitlines()[0] if text else "")
+    text = re.sub(r"\S*@\S*|(?<![A-Za-z])\d[\d/.:+() -]{2,}\d", "<value>", text)
+    if isinstance(error, duckdb.InvalidInputException) and not any(known in text for known in PLAIN_MESSAGES):
+        text = "a function refused a value"
     return PipelineError(f"{type(error).__name__}: {text[:300]}")
 
 

@@ -218,6 +218,17 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
     return publish.publish(con, config, project, {})
 
 
+_configs: dict[str, Config] = {}
+
+
+def read_config(folder: Path) -> Config:
+    """The rules of a folder; equal texts are parsed once a session, most tests share theirs."""
+    text = "\0".join(path.name + path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.yaml")))
+    if text not in _configs:
+        _configs[text] = load_config(folder)
+    return _configs[text]
+
+
 @pytest.fixture
 def run_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Core]]:
     """Run a project up to records (`everything=True`: up to publication); its warehouse stays open for queries."""
@@ -228,7 +239,7 @@ def run_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Core]]:
         def run(
             project: Project, as_of: datetime = AS_OF, *, ge: bool = False, everything: bool = False
         ) -> Core:
-            config = load_config(project.rules)
+            config = read_config(project.rules)
             if project.database not in opened:
                 opened[project.database] = stack.enter_context(
                     connect(project.database, memory="1GB", threads=1)

@@ -34,7 +34,7 @@ def day(number: int) -> datetime:
 @contextmanager
 def warehouse() -> Generator[DuckDBPyConnection]:
     """An empty warehouse in memory."""
-    settings = {"threads": 1, "memory_limit": "1GB", "python_enable_replacements": False}
+    settings: dict[str, Any] = {"threads": 1, "memory_limit": "1GB", "python_enable_replacements": False}
     with duckdb.connect(config=settings) as con:
         con.execute("set global TimeZone = 'UTC'")
         for schema in SCHEMAS:

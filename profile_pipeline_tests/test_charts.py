@@ -49,7 +49,7 @@ def test_any_numbers_make_a_picture_inside_its_frame(bars: Sequence[tuple[float,
     assert len(bars_of(svg)) == len(bars)
     for bar in bars_of(svg):
         x, y, width, height = (float(bar.get(name, "nan")) for name in ("x", "y", "width", "height"))
-        assert charts.MARGIN <= x + 0.1
+        assert x + 0.1 >= charts.MARGIN
         assert x + width <= charts.WIDTH - charts.MARGIN + 1.1
         assert y + height <= charts.HEIGHT - charts.MARGIN + 0.2
 

@@ -4,13 +4,11 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from profile_pipeline import publish, quality
 from profile_pipeline.cli import BUSY, PROBLEM, app
@@ -32,7 +30,7 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Project]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two batches, a generation after each."""
     project = write_rules(tmp_path_factory.mktemp("prepared"), World(()))
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Project]:
             run_core(project, day(number))
             with warehouse_of(project) as con:
                 publish.publish(con, load_config(project.rules), project, {})
-    yield project
+    return project
 
 
 @pytest.fixture

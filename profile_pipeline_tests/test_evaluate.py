@@ -65,7 +65,7 @@ def of(record: tuple[str, str], assigned: Grouping) -> set[tuple[str, str]]:
     return {other for other in assigned if assigned[other] == assigned[record]}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(published=groupings, truth=groupings)
 def test_measures_equal_counting(con, tmp_path, published, truth):
     publish(con, published)
@@ -89,7 +89,7 @@ def test_measures_equal_counting(con, tmp_path, published, truth):
         assert found.b_cubed.f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     truth=st.fixed_dictionaries({record: st.sampled_from("abc") for record in PEOPLE}),
     scored=st.dictionaries(

@@ -1,6 +1,5 @@
 """Lookup: any identifier in any spelling, profile ids living and retired, record keys; with the lineage behind."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ HOUSE = [{"id": f"H-{n}", "first": f"P{n}", "last": "Quinn", "phone": "020 7946 
 
 
 @pytest.fixture(scope="module")
-def found_ids(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Project, str, str]]:
+def found_ids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str]:
     """A project in which two profiles became one: (project, living id, retired id)."""
     project = write_rules(tmp_path_factory.mktemp("lookup"), World(()))
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +44,7 @@ def found_ids(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Proje
         publish.publish(con, config, project, {})
     [living] = {ids_of(project)["crm:C-1a"]}
     [retired] = {before["crm:C-1a"], before["crm:C-2"]} - {living}
-    yield project, living, retired
+    return project, living, retired
 
 
 @pytest.fixture

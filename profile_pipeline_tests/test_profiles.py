@@ -492,7 +492,8 @@ def test_identifiers_and_events_of_each_profile(con: DuckDBPyConnection) -> None
     add_member(con, "event:cookie=k", "visitor", "pseudonymous")
     con.execute("drop table profiles.events; drop table profiles.identifiers")
     con.execute(
-        "create table identity.identifiers (record_key text, source text, namespace text, value text, raw_value text, observed_at timestamptz)"
+        "create table identity.identifiers (record_key text, source text, namespace text, value text, raw_value text,"
+        " observed_at timestamptz)"
     )
     for key, raw, day in [("a:1", "X@y.org", 1), ("b:1", "x@y.org", 3), ("b:1", "x@Y.org", 2)]:
         con.execute(
@@ -513,7 +514,8 @@ def test_identifiers_and_events_of_each_profile(con: DuckDBPyConnection) -> None
     build_timeline(con, config)
     assert rows(
         con,
-        "select profile_id, kind, raw_values, record_count, sources, first_observed_at, last_observed_at, generic from profiles.identifiers",
+        "select profile_id, kind, raw_values, record_count, sources, first_observed_at, last_observed_at, generic"
+        " from profiles.identifiers",
     ) == [
         ("p", "person", ["X@y.org", "x@Y.org", "x@y.org"], 2, ["a", "b"], BEGIN + DAY, BEGIN + 3 * DAY, True)
     ]

@@ -33,7 +33,7 @@ RECORD_COLUMNS = frozenset((
 ))  # fmt: skip
 TAKEN_TABLES = frozenset((
     "batches", "files", "rejects", "current", "events", "event_subjects", "fill", "identifiers",
-    "loads", "quarantine", "validations", "outcomes",
+    "loads", "quarantine", "replays", "validations", "outcomes",
 ))  # fmt: skip
 SUITE_SCHEMAS = {"records", "identity", "profiles", "audiences", "metrics"}
 

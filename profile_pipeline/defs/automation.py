@@ -8,6 +8,7 @@ import dagster as dg
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
+from profile_pipeline.defs.history import close_dead_runs
 from profile_pipeline.errors import BusyError
 from profile_pipeline.raw.ledger import deliveries
 from profile_pipeline.warehouse import fingerprint, run_lock
@@ -15,6 +16,8 @@ from profile_pipeline.warehouse import fingerprint, run_lock
 JOB = "refresh_profiles"
 SETTLED_SECONDS = 3
 """A file younger than this may still be on its way."""
+STARTING_SECONDS = 120
+"""A run that has begun takes the project's lock within this time."""
 
 
 def schedule(config: Config) -> dg.ScheduleDefinition:
@@ -40,11 +43,14 @@ def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
         description="A settled file in data/inbox starts a run; files already seen do not.",
     )
     def inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        busy = run_in_progress(project)
+        if not busy:
+            close_dead_runs(context.instance, older_than=STARTING_SECONDS)
         seen = json.loads(context.cursor or "{}")
         waiting = settled_files(config, project)
         if all(seen.get(name) == mark for name, mark in waiting.items()):
             return dg.SkipReason("nothing new in the inbox")
-        if run_in_progress(project):
+        if busy:
             return dg.SkipReason("another run holds the project; the files wait for the next look")
         request = dg.RunRequest(run_key=fingerprint(waiting), tags={"trigger": "inbox"})
         return dg.SensorResult(run_requests=[request], cursor=json.dumps(waiting))

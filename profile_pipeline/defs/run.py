@@ -19,6 +19,8 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs.automation import JOB
 from profile_pipeline.defs.graph import build_definitions
+from profile_pipeline.defs.history import close_dead_runs
+from profile_pipeline.warehouse import run_lock
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, its finished steps and its steps."""
@@ -108,10 +110,14 @@ def dagster_home(project: Project) -> Path:
 
 
 def run_graph(config: Config, project: Project, options: Options, progress: Progress | None = None) -> Result:
-    """Run every asset once; blocking checks that fail leave the previous generation live."""
+    """Run every asset once; blocking checks that fail leave the previous generation live.
+
+    Raises BusyError at once when another process runs the project.
+    """
     definitions = build_definitions(config, project)
     job = definitions.resolve_job_def(JOB)
-    with instance_of(project) as instance:
+    with run_lock(project.state), instance_of(project) as instance:
+        close_dead_runs(instance)
         run_id = dg.DagsterRun(job_name=JOB).run_id
         with _reporting(instance, run_id, _steps_by_stage(job), progress):
             outcome = job.execute_in_process(

@@ -193,7 +193,7 @@ def _add_block(con: DuckDBPyConnection, rule: BlockingRule, cap: int) -> tuple[s
     con.execute(f"alter table features add column {column} ubigint")
     con.execute(f"update features set {column} = {_key(rule.parts)}")
     for depth in range(1, len(rule.refine) + 1):
-        finer = _key((*rule.parts, *rule.refine[:depth]))
+        finer = _key(rule.parts, rule.refine[:depth])
         over = _over(con, rule, column, cap)
         con.execute(f"update features set {column} = {finer} where {column} in (select k from ({over}))")
     over = _over(con, rule, column, cap)
@@ -217,7 +217,10 @@ def _over(con: DuckDBPyConnection, rule: BlockingRule, column: str, cap: int) ->
     return f"select * from ({counted}) where n > {cap}"
 
 
-def _key(parts: tuple[str, ...]) -> str:
-    # the hash of a missing value is not missing in DuckDB: guard, or all incomplete records would meet
-    present = " and ".join(f"nullif({part}, '') is not null" for part in parts)
-    return f"case when {present} then hash(concat_ws('|', {', '.join(parts)})) end"
+def _key(parts: tuple[str, ...], refine: tuple[str, ...] = ()) -> str:
+    # the hash of a missing value is not missing in DuckDB, and least() skips missing ones: guard, or all
+    # incomplete records would meet; a refinement may be missing, its records stay together and are counted
+    needed = (*parts, *sorted({field for part in parts for field in _needs(part)}))
+    present = " and ".join(f"nullif({part}, '') is not null" for part in needed)
+    finer = "".join(f", coalesce({part}, '')" for part in refine)
+    return f"case when {present} then hash(concat_ws('|', {', '.join(parts)}{finer})) end"

@@ -18,7 +18,7 @@ Levels = npt.NDArray[np.int64]
 
 PRIOR_PAIRS = 10.0
 """How many pairs the starting values count for."""
-ROUNDS, SETTLE, ENOUGH = 200, 15, 1e-5
+ROUNDS, SETTLE, ENOUGH = 500, 15, 2e-5
 """Most rounds; those before strangers are corrected for the matches among them; the change that ends it."""
 SMALLEST_SHARE = 1 / 64
 """An agreement is kept at least this share as frequent among strangers as among all pairs: six bits at most
@@ -59,14 +59,14 @@ class Mixture:
 def fit(evidence: Evidence) -> Mixture:
     """Maximise the posterior density; the result depends on the evidence only."""
     current = _first(evidence)
-    before = np.zeros(len(evidence.counts))
+    before = np.zeros((len(evidence.counts), 3))
     for turn in range(ROUNDS):
         memberships = _memberships(evidence, current)
         current = _improved(evidence, current, memberships, correct=turn >= SETTLE)
-        change = float(np.abs(memberships[:, 0] - before).max(initial=0.0))
+        change = float(np.abs(memberships - before).max(initial=0.0))
         if turn > SETTLE and change < ENOUGH:
             break
-        before = memberships[:, 0]
+        before = memberships
     return current
 
 

@@ -35,7 +35,7 @@ def train(
         evidence, found_by = _evidence(work, wanted, most_pairs)
     found = mixture.fit(evidence)
     yields = _yields(wanted, found_by, evidence.counts, mixture.match_probabilities(evidence, found))
-    notes = {**mixture.summary(found, evidence), "blocking": yields}
+    notes: Settings = {**mixture.summary(found, evidence), "blocking": yields}
     person = _with_shares(wanted, found.matches, found.strangers, found.match_share)
     household = None
     if sum(evidence.shared) > 1 and notes["expected_household_pairs"] > 0:
@@ -154,7 +154,7 @@ def _patterns(
     work: DuckDBPyConnection, wanted: Settings, names: list[str], label: str, pairs: str = ""
 ) -> tuple[mixture.Levels, mixture.Levels, Floats]:
     """Distinct combinations of rule and levels among pairs, in a fixed order, and how many pairs have each."""
-    bare = copy.deepcopy(
+    bare: Settings = copy.deepcopy(
         {**wanted, "retain_matching_columns": True, "retain_intermediate_calculation_columns": False}
     )
     for comparison in bare["comparisons"]:
