@@ -85,7 +85,7 @@ def _in_own_process(folder: Path) -> dict[str, Any]:
 def _line(name: str, r: dict[str, Any]) -> str:
     found = r["evaluation"]
     shares = [*found["pairwise"].values(), found["b_cubed"]["f1"], found["clusters"]["f1"]]
-    peak = r["best_raw"] or {"threshold": 0, "score": {"f1": 0}}
+    peak: dict[str, Any] = r["best_raw"] or {"threshold": 0, "score": {"f1": 0}}
     return (
         f"{name:22}{found['records']:>8}" + "".join(f"{share:8.4f}" for share in shares)
         + f"{r['threshold']:7.2f}{r['expected_precision'] or 0:7.3f}{peak['score']['f1']:7.3f}{peak['threshold']:5.0f}"

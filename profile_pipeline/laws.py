@@ -10,6 +10,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline import quality
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Source
 from profile_pipeline.identity.clusters import limits
 from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
 from profile_pipeline.profiles.unified import table_of
@@ -25,10 +26,19 @@ def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> lis
         e.label: Check(e.label, e.severity, True, 0, 0, e.notes)
         for e in staging.expected_checks(config, source)
     }
-    expected["error_share"] = Check("error_share", "critical", True, 0, 0, "")
-    if config.sources[source].delivery == "full":
-        expected["volume"] = Check("volume", "critical", True, 0, 0, "")
+    guards = ["error_share", *guards_of(config.sources[source])]
+    expected |= {name: Check(name, "critical", True, 0, 0, "") for name in guards}
     return [known.get(name, check) for name, check in expected.items()]
+
+
+def guards_of(source: Source) -> dict[str, str]:
+    """The critical checks of whole deliveries that a source's own declaration asks for, with what they say."""
+    found = {}
+    if source.delivery == "full":
+        found["volume"] = "a full delivery is not far smaller than the last"
+    if source.guards.min_rows:
+        found["min_rows"] = f"at least {source.guards.min_rows:,} usable rows are there"
+    return found
 
 
 def broken_limits(con: DuckDBPyConnection, config: Config) -> int:

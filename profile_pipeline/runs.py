@@ -14,22 +14,17 @@ from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import clusters, edges
 from profile_pipeline.profiles import lineage
-from profile_pipeline.raw import ledger
 from profile_pipeline.warehouse import count, facts, rows, scalar, table_exists, transaction
 
 Numbers = dict[str, Any]
 
 
-def prepare(con: DuckDBPyConnection, *, rebuild: bool = False, accept_volume_change: bool = False) -> None:
-    """What a run's options ask for before anything is read."""
-    ledger.create_tables(con)
-    if rebuild:
-        with transaction(con):
-            con.execute("delete from state.built")
-            if table_exists(con, "records.loads"):
-                con.execute("update records.loads set rules = ''")
-    if accept_volume_change:
-        ledger.accept_volume(con)
+def forget_derived(con: DuckDBPyConnection) -> None:
+    """Let every derived table be computed afresh; profile ids and models persist."""
+    with transaction(con):
+        con.execute("delete from state.built")
+        if table_exists(con, "records.loads"):
+            con.execute("update records.loads set rules = ''")
 
 
 def require_deliveries(con: DuckDBPyConnection, project: Project) -> None:

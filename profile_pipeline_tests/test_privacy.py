@@ -6,7 +6,10 @@ every file that is not the data itself is searched for them.
 
 import json
 import re
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -22,11 +25,12 @@ from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs import automation
 from profile_pipeline.defs.run import dagster_home, instance_of
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.warehouse import scrubbed
-from profile_pipeline_tests.worlds import LINKED, files_below, quick_folder, run_command, write_rules
+from profile_pipeline_tests.worlds import LINKED, files_below, quick_folder, run_command, run_core, write_rules
 
-CANARIES = ("zanzi", "brixl", "quorn", "7946095", "1961", "vortexweg", "kestrelby")
-"""Parts of the planted values as they could appear anywhere: mail, names, phone, year of birth, street, city."""
+CANARIES = ("zanzi", "brixl", "quorn", "7946095", "1961-", "/1961", ".1961", "vortexweg", "kestrelby")
+"""Parts of the planted values as they could appear anywhere: mail, names, phone, birth date, street, city."""
 BANK = """
   bank:
     kind: record
@@ -38,6 +42,7 @@ BANK = """
     attributes: {family_name: last, email: email, birth_date: born}
     identifiers: {email: email}
 """
+AS_OF = "2026-04-01T00:00:00Z"
 SUITES = {
     "raw.crm": "{name: known_status, type: expect_column_values_to_be_in_set, severity: error,"
     " kwargs: {column: status, value_set: [active, deleted]}}",
@@ -63,8 +68,35 @@ CARD = """{"number": "k1", "first": "Brixl", "last": "O'Quorn", "email": "zanzi1
 
 @pytest.fixture
 def project() -> Iterator[Project]:
+    """A project full of canaries, before its first run."""
     with quick_folder() as folder:
         yield planted(folder)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A project after a run, and what the run printed."""
+
+    project: Project
+    code: int
+    output: str
+
+
+@pytest.fixture(scope="module")
+def succeeded() -> Iterator[Ran]:
+    """A run that publishes."""
+    with quick_folder() as folder:
+        project = planted(folder)
+        yield Ran(project, *run(project, "run", "--as-of", AS_OF))
+
+
+@pytest.fixture(scope="module")
+def failed() -> Iterator[Ran]:
+    """A run that a value makes fail."""
+    with quick_folder() as folder:
+        project = planted(folder)
+        rewrite(project, "sources.yaml", "segment: segment}", "segment: cast(last as integer)}")
+        yield Ran(project, *run(project, "run", "--quiet", "--as-of", AS_OF))
 
 
 def planted(folder: Path) -> Project:
@@ -122,45 +154,51 @@ def assert_silent(project: Project, output: str) -> None:
 # ---------------------------------------------------------------- runs that succeed
 
 
-def test_the_search_finds_a_canary_where_it_is_allowed(project: Project) -> None:
-    """The test of the test: the values do arrive in warehouse and published tables, under these spellings."""
-    assert run(project, "run", "--as-of", "2026-04-01T00:00:00Z")[0] == 0
-    live = publish.current(project)
-    assert live
-    with duckdb.connect(str(live.folder / publish.DATABASE), read_only=True) as con:
-        shown = str(con.execute("select * from profiles").fetchall() + con.execute("select * from profile_identifiers").fetchall())
-    assert leaks(shown) == set(CANARIES) - {"1961"} | ({"1961"} & leaks(shown))
-    assert {"zanzi", "brixl", "quorn"} <= leaks(b"".join(p.read_bytes() for p in files_below(project.inbox)))
+def test_the_search_finds_a_canary_where_it_is_allowed(succeeded: Ran) -> None:
+    """The test of the test: the values do arrive in the published tables, under these spellings."""
+    assert succeeded.code == 0, succeeded.output
+    with published(succeeded.project) as con:
+        tables = [con.execute(f"select * from {name}").fetchall() for name in ("profiles", "profile_identifiers", "profile_events")]
+    assert {"zanzi", "brixl", "quorn", "7946095", "vortexweg", "kestrelby"} <= leaks(str(tables))
+    assert set(CANARIES) == leaks(b"".join(path.read_bytes() for path in files_below(succeeded.project.inbox)))
 
 
-def test_a_run_that_succeeds_tells_no_value(project: Project) -> None:
-    code, output = run(project, "run", "--as-of", "2026-04-01T00:00:00Z")
-    assert code == 0, output
-    assert_silent(project, output)
-    live = publish.current(project)
-    assert live
-    with duckdb.connect(str(live.folder / publish.DATABASE), read_only=True) as con:
+def test_a_run_that_succeeds_tells_no_value(succeeded: Ran) -> None:
+    assert_silent(succeeded.project, succeeded.output)
+    with published(succeeded.project) as con:
         summary = con.execute("select * from quarantine_summary").fetchall()
     assert len(summary) >= 4, "several kinds of refusal were planted"
     assert leaks(str(summary)) == set()
-    for command in (["status"], ["batch", "list"], ["quarantine", "list"], ["publish", "list"], ["run", "--json"]):
-        code, output = run(project, *command)
+    for command in (["status"], ["batch", "list"], ["quarantine", "list"], ["publish", "list", "--json"]):
+        code, output = run(succeeded.project, *command)
         assert (code, leaks(output)) == (0, set()), output
 
 
-def test_check_results_and_metadata_of_every_asset_tell_no_value(project: Project) -> None:
-    run(project, "run", "--as-of", "2026-04-01T00:00:00Z")
-    with instance_of(project) as instance:
+def test_check_results_and_metadata_of_every_asset_tell_no_value(succeeded: Ran) -> None:
+    with instance_of(succeeded.project) as instance:
         [record] = instance.get_run_records()
         told = [entry.to_json() for entry in instance.all_logs(record.dagster_run.run_id)]
     assert sum("ASSET_CHECK_EVALUATION" in text for text in told) > 20
     assert [text for text in told if leaks(text)] == []
 
 
+@contextmanager
+def published(project: Project) -> Iterator[duckdb.DuckDBPyConnection]:
+    live = publish.current(project)
+    assert live
+    with duckdb.connect(str(live.folder / publish.DATABASE), read_only=True) as con:
+        yield con
+
+
 # ---------------------------------------------------------------- runs that fail
 
+def test_a_mapping_that_fails_on_a_value_does_not_quote_it(failed: Ran) -> None:
+    assert failed.code == 1
+    assert "sources.yaml: sources.crm: a mapping does not work" in failed.output
+    assert_silent(failed.project, failed.output)
+
+
 BROKEN_MAPPINGS = {
-    "cast": "cast(last as integer)",
     "date": "cast(born as date)",
     "parse": "strptime(born, '%d/%m')",
     "error": "error(first || ' ' || email)",
@@ -173,21 +211,19 @@ BROKEN_MAPPINGS = {
 
 
 @pytest.mark.parametrize("mapping", BROKEN_MAPPINGS.values(), ids=BROKEN_MAPPINGS.keys())
-def test_a_mapping_that_fails_on_a_value_does_not_quote_it(mapping: str) -> None:
-    with quick_folder() as folder:
-        project = planted(folder)
-        rewrite(project, "sources.yaml", "segment: segment}", f"segment: {json.dumps(mapping)}}}")
-        code, output = run(project, "run", "--quiet", "--as-of", "2026-04-01T00:00:00Z")
-        assert code == 1
-        assert "sources.yaml" in output
-        assert "sources.crm" in output
-        assert_silent(project, output)
+def test_whatever_is_wrong_with_a_mapping_its_message_quotes_no_value(project: Project, mapping: str) -> None:
+    rewrite(project, "sources.yaml", "segment: segment}", f"segment: {json.dumps(mapping)}}}")
+    with pytest.raises(PipelineError) as told:
+        run_core(project)
+    assert "sources.crm" in str(told.value)
+    assert leaks(str(told.value)) == set(), told.value
+    assert leaks("".join(traceback.format_exception(told.value))) == set()
 
 
-@pytest.mark.parametrize("where", ["cast(city as integer) > 5", "error(family_name) = 'x'", "strptime(email, '%Y') > now()"])
-def test_an_audience_that_fails_on_a_value_does_not_quote_it(project: Project, where: str) -> None:
-    (project.rules / "audiences.yaml").write_text(json.dumps({"audiences": {"broken": {"where": where}}}), encoding="utf-8")
-    code, output = run(project, "run", "--quiet", "--as-of", "2026-04-01T00:00:00Z")
+def test_an_audience_that_fails_on_a_value_does_not_quote_it(project: Project) -> None:
+    where = {"audiences": {"broken": {"where": "cast(city as integer) > 5"}}}
+    (project.rules / "audiences.yaml").write_text(json.dumps(where), encoding="utf-8")
+    code, output = run(project, "run", "--quiet", "--as-of", AS_OF)
     assert code == 1
     assert "audiences.broken" in output
     assert_silent(project, output)
@@ -196,7 +232,7 @@ def test_an_audience_that_fails_on_a_value_does_not_quote_it(project: Project, w
 def test_critical_expectations_and_error_shares_that_block_tell_numbers_only(project: Project) -> None:
     rewrite(project, "sources.yaml", "max_error_share: 1", "max_error_share: 0.01")
     rewrite(project, "expectations/records.crm.yaml", "severity: warning", "severity: critical")
-    code, output = run(project, "run", "--quiet", "--as-of", "2026-04-01T00:00:00Z")
+    code, output = run(project, "run", "--quiet", "--as-of", AS_OF)
     assert code == 2, output
     assert "short_names" in output
     assert_silent(project, output)
@@ -210,7 +246,7 @@ def test_files_that_cannot_be_read_are_named_without_their_content(project: Proj
     (project.inbox / "crm_5.csv").write_text(header + '\n"Brixl Quorn zanzi9@brixl.example' + CRM, encoding="utf-8")
     (project.inbox / "bank_2.parquet").write_bytes(CRM.encode())
     (project.inbox / "card_2.jsonl").write_text('{"zanzi@brixl.example": "Quorn"}\n', encoding="utf-8")
-    code, output = run(project, "run", "--as-of", "2026-04-01T00:00:00Z")
+    code, output = run(project, "run", "--as-of", AS_OF)
     assert code == 0, output
     assert "every_file_readable" in output
     _, status = run(project, "status")
@@ -228,16 +264,16 @@ def test_the_real_process_writes_no_value_to_its_output(project: Project) -> Non
     assert_silent(project, done.stdout + done.stderr)
 
 
-def test_the_failure_sensor_notes_steps_and_no_values(project: Project) -> None:
-    rewrite(project, "sources.yaml", "segment: segment}", "segment: cast(last as integer)}")
-    assert run(project, "run", "--quiet")[0] == 1
+def test_the_failure_sensor_notes_steps_and_no_values(failed: Ran) -> None:
+    project = failed.project
     sensor = automation.failure_sensor(load_config(project.rules), project)
     with instance_of(project) as instance:
         [record] = instance.get_run_records()
-        [failed] = [e for e in instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
-        assert failed.dagster_event
+        run_id = record.dagster_run.run_id
+        [failure] = [entry.dagster_event for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
+        assert failure
         context = dg.build_run_status_sensor_context(
-            sensor_name="failures", dagster_event=failed.dagster_event, dagster_instance=instance, dagster_run=record.dagster_run
+            sensor_name="failures", dagster_event=failure, dagster_instance=instance, dagster_run=record.dagster_run
         )
         sensor(context.for_run_failure())
     [line] = (project.state / "failures.jsonl").read_text(encoding="utf-8").splitlines()

@@ -347,7 +347,8 @@ def run_core(
     """Every stage up to metrics, in order; `like` is a warehouse whose matching model is used instead of training one."""
     config = load_config(project.rules)
     with warehouse_of(project) as con:
-        runs.prepare(con, rebuild=rebuild)
+        if rebuild:
+            runs.forget_derived(con)
         take_in(con, config, project, as_of)
         if like:
             borrow_model(con, like)

@@ -36,10 +36,13 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
     found: dict[str, ledger.Scan] = {}
 
     def build(con: DuckDBPyConnection, options: IntakeOptions) -> None:
-        runs.prepare(con, rebuild=options.rebuild, accept_volume_change=options.accept_volume_change)
+        if options.rebuild:
+            runs.forget_derived(con)
         now = datetime.fromisoformat(options.as_of) if options.as_of else datetime.now(UTC)
         found["scan"] = ledger.scan(con, config, project, now)
         runs.require_deliveries(con, project)
+        if options.accept_volume_change:  # also for a delivery that this very scan has found
+            ledger.accept_volume(con)
 
     def results(_: DuckDBPyConnection) -> list[dg.AssetCheckResult]:
         scan = found["scan"]

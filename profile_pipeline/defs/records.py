@@ -56,10 +56,7 @@ def _source(config: Config, name: str) -> dg.AssetsDefinition:
         checks.spec(key, "error_share", "not too many rows of a delivery are refused", blocking=True),
         checks.spec(key, "drift", "fields are filled about as often as before"),
     ]
-    if source.delivery == "full":
-        guards.append(
-            checks.spec(key, "volume", "a full delivery is not far smaller than the last", blocking=True)
-        )
+    guards += [checks.spec(key, guard, text, blocking=True) for guard, text in laws.guards_of(source).items()]
     return table_step(
         config,
         {
