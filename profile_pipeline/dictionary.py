@@ -36,7 +36,8 @@ QUERIES = {
     " c.ingested_at, c.batch, f.name as file, c._line as line from records.current c join identity.membership m"
     " on m.record_key = c.record_key and m.to_revision is null join raw.files f on f.file_id = c._file",
     "links": "select left_key, right_key, type, namespace, match_weight, match_probability, evidence"
-    " from identity.edges where accepted",
+    " from identity.edges anti join identity.cut_links using (left_key, right_key) where accepted"
+    " union all select holder_key, record_key, 'attached', namespace, null, null, null from identity.attachments",
     "audience_membership": "select * from audiences.membership",
     "metrics_row_fates": "select * from metrics.row_fates",
     "metrics_profiles": "select * from metrics.profiles",

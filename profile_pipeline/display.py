@@ -198,7 +198,13 @@ def profiles(console: Console, found: Sequence["Found"]) -> None:
             console,
             ["field", "value", "source record", "rule", "observed"],
             [
-                (r["field"], r["value"], r["record_key"], r["rule"].replace("_", " "), r["observed_at"].date())
+                (
+                    r["field"],
+                    r["value"],
+                    r["record_key"],
+                    r["rule"].replace("_", " "),
+                    r["observed_at"].date(),
+                )
                 for r in item.lineage
             ],
         )

@@ -13,8 +13,9 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import clusters, edges
+from profile_pipeline.identity.refine import LIMIT_BROKEN
 from profile_pipeline.profiles import lineage
-from profile_pipeline.warehouse import count, facts, rows, scalar, table_exists, transaction
+from profile_pipeline.warehouse import count, facts, literal, rows, scalar, table_exists, transaction
 
 Numbers = dict[str, Any]
 
@@ -153,6 +154,8 @@ def cluster_numbers(con: DuckDBPyConnection) -> Numbers:
         "match_rate": 1 - groups / nodes if nodes else 0.0,
         "largest_cluster": max(sizes, default=0),
         "flagged_nodes": count(con, "identity.clusters", "flagged"),
+        "links_contradicted": count(con, "identity.cut_links") - cut_links(con),
+        "identities_attached": count(con, "identity.attachments"),
         "cluster_sizes": chart(
             charts.histogram(list(sizes.items()), "Clusters by number of nodes"), "cluster sizes"
         ),
@@ -161,7 +164,7 @@ def cluster_numbers(con: DuckDBPyConnection) -> Numbers:
 
 def cut_links(con: DuckDBPyConnection) -> int:
     """Links left out to keep a limit."""
-    return count(con, "identity.cut_links")
+    return count(con, "identity.cut_links", f"reason = {literal(LIMIT_BROKEN)}")
 
 
 def ledger_numbers(con: DuckDBPyConnection) -> Numbers:

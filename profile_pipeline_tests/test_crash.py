@@ -234,7 +234,9 @@ def test_two_uninterrupted_runs_publish_the_same_bytes(folder: Path, reference: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", range(CHAINS))
-def test_runs_killed_inside_every_stage_end_as_if_nothing_had_happened(folder: Path, reference: Reference, chain: int) -> None:
+def test_runs_killed_inside_every_stage_end_as_if_nothing_had_happened(
+    folder: Path, reference: Reference, chain: int
+) -> None:
     dice = random.Random(chain)
     project = project_at(copy_tree(reference.fresh, folder / f"chain{chain}"))
     course = reference.course
@@ -281,14 +283,23 @@ def test_the_real_command_killed_at_random_moments(folder: Path, reference: Refe
     project = project_at(copy_tree(reference.fresh, folder / "real"))
     for _ in range(3):
         running = subprocess.Popen(
-            command(project, "run", "--quiet", "--as-of", AS_OF), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(project, "run", "--quiet", "--as-of", AS_OF),
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while not _holder_is(project, running.pid) and running.poll() is None:
             time.sleep(0.02)
         time.sleep(dice.random() * sum(reference.course.seconds))
         running.kill()
         assert running.wait() == -signal.SIGKILL
-    done = subprocess.run(command(project, "run", "--quiet", "--as-of", AS_OF), cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(project, "run", "--quiet", "--as-of", AS_OF),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert hashes(project) == reference.first
     assert_tidy(project)
@@ -321,7 +332,11 @@ def reader(project: Project) -> Iterator[Seen]:
     import sys
 
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(project.published)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(project.published)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     seen, done = Seen(), threading.Event()
 
@@ -337,6 +352,7 @@ def reader(project: Project) -> Iterator[Seen]:
                 seen.problems.append(f"{number} {problem}")
                 return
             seen.generations.add(int(number))
+            time.sleep(0.1)
 
     watcher = threading.Thread(target=loop)
     watcher.start()
@@ -385,7 +401,9 @@ def test_the_reader_notices_a_mixture(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- full disk
 
 
-def test_a_disk_full_while_publishing_leaves_no_half_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_full_while_publishing_leaves_no_half_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Simulated: DuckDB's and our own writes fail with ENOSPC after some files are there."""
     from profile_pipeline_tests.test_pipeline import customer
 
@@ -421,7 +439,11 @@ def test_a_disk_full_while_publishing_leaves_no_half_generation(tmp_path: Path, 
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     """A file system of a few megabytes; skips where none may be mounted."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("no right to mount a small file system")
     try:

@@ -117,7 +117,8 @@ def test_john_greene_is_one_profile_of_all_his_sources(demo: Finished) -> None:
         ).fetchall()
         assert {"crm", "loyalty", "shop"} <= set(sources)
         spellings = con.execute(
-            "select raw_values from profile_identifiers where profile_id = ? and value = 'john.greene@luma.com'", [profile_id]
+            "select raw_values from profile_identifiers where profile_id = ? and value = 'john.greene@luma.com'",
+            [profile_id],
         ).fetchall()
         assert len(spellings[0][0]) > 1, "the demo shows several spellings of one address"
     assert profile_id in command(demo.project, "lookup", "JOHN.GREENE@luma.com")[1]
@@ -156,8 +157,12 @@ def test_parquet_and_database_hold_the_same_rows(demo: Finished) -> None:
     with published(generation) as con:
         for name in generation.manifest["tables"]:
             file = generation.folder / f"{name}.parquet"
-            assert con.execute(f"select count(*) from (from {name} except all from '{file}')").fetchall() == [(0,)]
-            assert con.execute(f"select count(*) from (from '{file}' except all from {name})").fetchall() == [(0,)]
+            assert con.execute(f"select count(*) from (from {name} except all from '{file}')").fetchall() == [
+                (0,)
+            ]
+            assert con.execute(f"select count(*) from (from '{file}' except all from {name})").fetchall() == [
+                (0,)
+            ]
 
 
 def test_a_client_of_the_1_x_line_opens_the_published_database(demo: Finished) -> None:
@@ -166,10 +171,14 @@ def test_a_client_of_the_1_x_line_opens_the_published_database(demo: Finished) -
     assert version.startswith("v1."), version
     asked = "select count(*) from profiles; select count(*) from profile_lineage; select sources from profiles limit 1;"
     file = live(demo.project).folder / publish.DATABASE
-    done = subprocess.run([client, "-readonly", "-csv", "-noheader", file, asked], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [client, "-readonly", "-csv", "-noheader", file, asked], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     tables = live(demo.project).manifest["tables"]
-    assert done.stdout.splitlines()[:2] == [str(tables[name]["rows"]) for name in ("profiles", "profile_lineage")]
+    assert done.stdout.splitlines()[:2] == [
+        str(tables[name]["rows"]) for name in ("profiles", "profile_lineage")
+    ]
 
 
 def test_nothing_of_the_run_is_readable_by_others(demo: Finished) -> None:
@@ -228,7 +237,9 @@ def write_crm(project: Project, name: str, number: int, key: str, **changes: str
             writer.writerow(values | changes)
 
 
-def test_fifty_new_rows_make_a_new_generation_and_leave_other_ids_alone(demo: Finished, grown: Project) -> None:
+def test_fifty_new_rows_make_a_new_generation_and_leave_other_ids_alone(
+    demo: Finished, grown: Project
+) -> None:
     assert live(grown).number == 2
     with published(live(demo.project)) as before, published(live(grown)) as after:
         query = "select record_key, profile_id from source_records"
@@ -238,9 +249,7 @@ def test_fifty_new_rows_make_a_new_generation_and_leave_other_ids_alone(demo: Fi
         assert len(new) == len(old) + 50
         assert all(new[key] in touched for key in changed), "an id changed far from the new rows"
         fields = "profile_id, given_name, family_name, email, phone, postcode, loyalty_tier, event_count"
-        shown = [
-            set(con.execute(f"select {fields} from profiles").fetchall()) for con in (before, after)
-        ]
+        shown = [set(con.execute(f"select {fields} from profiles").fetchall()) for con in (before, after)]
         gone = {row[0] for row in shown[0] - shown[1]}
         assert gone <= touched, "a value changed far from the new rows"
 

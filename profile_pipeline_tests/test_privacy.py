@@ -27,7 +27,14 @@ from profile_pipeline.defs import automation
 from profile_pipeline.defs.run import dagster_home, instance_of
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.warehouse import scrubbed
-from profile_pipeline_tests.worlds import LINKED, files_below, quick_folder, run_command, run_core, write_rules
+from profile_pipeline_tests.worlds import (
+    LINKED,
+    files_below,
+    quick_folder,
+    run_command,
+    run_core,
+    write_rules,
+)
 
 CANARIES = ("zanzi", "brixl", "quorn", "7946095", "1961-", "/1961", ".1961", "vortexweg", "kestrelby")
 """Parts of the planted values as they could appear anywhere: mail, names, phone, birth date, street, city."""
@@ -107,7 +114,9 @@ def planted(folder: Path) -> Project:
         file.write(BANK)
     (found.rules / "expectations").mkdir()
     for table, item in SUITES.items():
-        (found.rules / "expectations" / f"{table}.yaml").write_text(f"expectations:\n  - {item}\n", encoding="utf-8")
+        (found.rules / "expectations" / f"{table}.yaml").write_text(
+            f"expectations:\n  - {item}\n", encoding="utf-8"
+        )
     found.inbox.mkdir(parents=True)
     (found.inbox / "crm_1.csv").write_text(CRM, encoding="utf-8")
     (found.inbox / "card_1.jsonl").write_text(CARD, encoding="utf-8")
@@ -139,7 +148,10 @@ def leaks(text: str | bytes) -> set[str]:
 def places(project: Project) -> dict[str, set[str]]:
     """Files that must hold no personal value but do: everything except deliveries, warehouse and published tables."""
     own = {".parquet", ".duckdb"}
-    searched = [*files_below(dagster_home(project)), *(p for p in files_below(project.state) if p.name != "warehouse.duckdb")]
+    searched = [
+        *files_below(dagster_home(project)),
+        *(p for p in files_below(project.state) if p.name != "warehouse.duckdb"),
+    ]
     searched += [p for p in files_below(project.published) if p.suffix not in own]
     found = {str(path.relative_to(project.data)): leaks(path.read_bytes()) for path in searched}
     assert any("history" in name for name in found), "the run storage was not searched"
@@ -158,9 +170,14 @@ def test_the_search_finds_a_canary_where_it_is_allowed(succeeded: Ran) -> None:
     """The test of the test: the values do arrive in the published tables, under these spellings."""
     assert succeeded.code == 0, succeeded.output
     with published(succeeded.project) as con:
-        tables = [con.execute(f"select * from {name}").fetchall() for name in ("profiles", "profile_identifiers", "profile_events")]
+        tables = [
+            con.execute(f"select * from {name}").fetchall()
+            for name in ("profiles", "profile_identifiers", "profile_events")
+        ]
     assert {"zanzi", "brixl", "quorn", "7946095", "vortexweg", "kestrelby"} <= leaks(str(tables))
-    assert set(CANARIES) == leaks(b"".join(path.read_bytes() for path in files_below(succeeded.project.inbox)))
+    assert set(CANARIES) == leaks(
+        b"".join(path.read_bytes() for path in files_below(succeeded.project.inbox))
+    )
 
 
 def test_a_run_that_succeeds_tells_no_value(succeeded: Ran) -> None:
@@ -191,6 +208,7 @@ def published(project: Project) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 # ---------------------------------------------------------------- runs that fail
+
 
 def test_a_mapping_that_fails_on_a_value_does_not_quote_it(failed: Ran) -> None:
     assert failed.code == 1
@@ -241,9 +259,13 @@ def test_critical_expectations_and_error_shares_that_block_tell_numbers_only(pro
 def test_files_that_cannot_be_read_are_named_without_their_content(project: Project) -> None:
     header, *lines = CRM.splitlines()
     (project.inbox / "crm_2.csv").write_text("\n".join(lines), encoding="utf-8")
-    (project.inbox / "crm_3.csv").write_text(f"{header},Kestrelby,Kestrelby\n" + "\n".join(lines), encoding="utf-8")
+    (project.inbox / "crm_3.csv").write_text(
+        f"{header},Kestrelby,Kestrelby\n" + "\n".join(lines), encoding="utf-8"
+    )
     (project.inbox / "crm_4.csv").write_bytes(b"\xff\xfe" + CRM.encode("utf-16-le"))
-    (project.inbox / "crm_5.csv").write_text(header + '\n"Brixl Quorn zanzi9@brixl.example' + CRM, encoding="utf-8")
+    (project.inbox / "crm_5.csv").write_text(
+        header + '\n"Brixl Quorn zanzi9@brixl.example' + CRM, encoding="utf-8"
+    )
     (project.inbox / "bank_2.parquet").write_bytes(CRM.encode())
     (project.inbox / "card_2.jsonl").write_text('{"zanzi@brixl.example": "Quorn"}\n', encoding="utf-8")
     code, output = run(project, "run", "--as-of", AS_OF)
@@ -270,10 +292,16 @@ def test_the_failure_sensor_notes_steps_and_no_values(failed: Ran) -> None:
     with instance_of(project) as instance:
         [record] = instance.get_run_records()
         run_id = record.dagster_run.run_id
-        [failure] = [entry.dagster_event for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
+        [failure] = [
+            entry.dagster_event
+            for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        ]
         assert failure
         context = dg.build_run_status_sensor_context(
-            sensor_name="failures", dagster_event=failure, dagster_instance=instance, dagster_run=record.dagster_run
+            sensor_name="failures",
+            dagster_event=failure,
+            dagster_instance=instance,
+            dagster_run=record.dagster_run,
         )
         sensor(context.for_run_failure())
     [line] = (project.state / "failures.jsonl").read_text(encoding="utf-8").splitlines()
@@ -308,4 +336,7 @@ def test_no_message_of_duckdb_lets_a_value_through(value: str) -> None:
 def test_a_scrubbed_message_still_helps() -> None:
     with duckdb.connect() as con, pytest.raises(duckdb.Error) as raised:
         con.execute("select cast(v as integer) from (select 'O''Quorn' as v)").fetchall()
-    assert str(scrubbed(raised.value)) == "ConversionException: Conversion Error: Could not convert string <value> to INT32 when casting from source column v"
+    assert (
+        str(scrubbed(raised.value))
+        == "ConversionException: Conversion Error: Could not convert string <value> to INT32 when casting from source column v"
+    )

@@ -81,7 +81,9 @@ def test_a_file_that_changes_or_leaves_is_noticed_once(project: Project) -> None
     assert look(project, cursor)[0] == []
 
 
-@pytest.mark.parametrize("name", ["crm_1.csv.part", "crm_1.csv.tmp", ".crm_1.csv", ".hidden/crm_1.csv", "notes.txt"])
+@pytest.mark.parametrize(
+    "name", ["crm_1.csv.part", "crm_1.csv.tmp", ".crm_1.csv", ".hidden/crm_1.csv", "notes.txt"]
+)
 def test_unfinished_hidden_and_unclaimed_files_ask_for_nothing(project: Project, name: str) -> None:
     drop(project, name)
     assert look(project) == ([], None)
@@ -119,7 +121,10 @@ def test_a_look_leaves_the_lock_free(project: Project) -> None:
 
 
 def test_schedule_and_sensors_follow_publication_yaml(project: Project) -> None:
-    (project.rules / "publication.yaml").write_text("{automation: true, inbox_seconds: 7, schedule: '5 4 * * *', timezone: Europe/London}", encoding="utf-8")
+    (project.rules / "publication.yaml").write_text(
+        "{automation: true, inbox_seconds: 7, schedule: '5 4 * * *', timezone: Europe/London}",
+        encoding="utf-8",
+    )
     definitions = build_definitions(load_config(project.rules), project)
     inbox = definitions.resolve_sensor_def("inbox")
     assert inbox.minimum_interval_seconds == 7
@@ -128,14 +133,19 @@ def test_schedule_and_sensors_follow_publication_yaml(project: Project) -> None:
     assert isinstance(schedule, dg.ScheduleDefinition)
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("5 4 * * *", "Europe/London")
     (project.rules / "publication.yaml").unlink()
-    assert build_definitions(load_config(project.rules), project).resolve_sensor_def("inbox").default_status is dg.DefaultSensorStatus.STOPPED
+    assert (
+        build_definitions(load_config(project.rules), project).resolve_sensor_def("inbox").default_status
+        is dg.DefaultSensorStatus.STOPPED
+    )
 
 
 def dead_run(instance: dg.DagsterInstance, project: Project) -> str:
     """A run whose process was killed after its start."""
     job = build_definitions(load_config(project.rules), project).resolve_job_def(automation.JOB)
     run = instance.create_run_for_job(job)
-    instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, automation.JOB, message=""), run.run_id)
+    instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, automation.JOB, message=""), run.run_id
+    )
     assert _status(instance, run.run_id) is dg.DagsterRunStatus.STARTED
     return run.run_id
 
@@ -146,7 +156,9 @@ def _status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
-def test_a_look_closes_runs_whose_process_died_but_not_one_that_just_began(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_closes_runs_whose_process_died_but_not_one_that_just_began(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sensor = automation.inbox_sensor(load_config(project.rules), project)
     with dg.DagsterInstance.ephemeral() as instance:
         run_id = dead_run(instance, project)
@@ -178,7 +190,9 @@ def dagster_dev(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]
     dagster = str(Path(sys.executable).with_name("dagster"))
     command = [dagster, "dev", "-m", "profile_pipeline.definitions", "-h", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as output:
-        running = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output, start_new_session=True)
+        running = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             yield running
         finally:
@@ -195,9 +209,14 @@ def dagster_dev(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]
 def test_a_dropped_file_is_published_without_a_human(tmp_path: Path) -> None:
     with quick_folder() as folder:
         project = write_rules(folder, LINKED)
-        (project.rules / "publication.yaml").write_text("{automation: true, inbox_seconds: 5}", encoding="utf-8")
+        (project.rules / "publication.yaml").write_text(
+            "{automation: true, inbox_seconds: 5}", encoding="utf-8"
+        )
         people = [f"c{n},Ann,Lee,,p{n}@mail.org,,,,,active,2026-03-01T00:00:00Z\n" for n in range(100)]
-        first = [Row("crm", tuple(zip(HEADER.strip().split(","), line.strip().split(","), strict=True))) for line in people[:50]]
+        first = [
+            Row("crm", tuple(zip(HEADER.strip().split(","), line.strip().split(","), strict=True)))
+            for line in people[:50]
+        ]
         deliver(project, first, "1")
         assert run_graph(load_config(project.rules), project, Options()).success
         with instance_of(project) as instance:

@@ -261,7 +261,7 @@ def crm_rows(draw: st.DrawFn) -> Row:
         key: _misspelt(value, typo) if key in {"first", "last", "email"} else value
         for key, value in person.items()
     }
-    values |= {key: "" for key in gaps}
+    values |= dict.fromkeys(gaps, "")
     values |= {
         "id": f"c{draw(st.integers(0, 6))}",
         "segment": draw(st.sampled_from(["gold", "silver", ""])),

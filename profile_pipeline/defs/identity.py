@@ -88,7 +88,8 @@ def _clusters(config: Config) -> dg.AssetsDefinition:
         config,
         {
             CLUSTERS: "Nodes that are one person, in this run.",
-            "identity.cut_links": "Links left out because they would break a limit.",
+            "identity.cut_links": "Links that do not hold: they would break a limit, or other records of both contradict them.",
+            "identity.attachments": "Identities known from events only that joined the one holder of their identifier.",
         },
         lambda con: clusters.build_clusters(con, config),
         deps=["identity.edges"],

@@ -15,7 +15,9 @@ from profile_pipeline import warehouse
 class Warehouse(DuckDBResource):
     """The project's DuckDB warehouse. One run holds the project's lock from its first step to its last."""
 
-    memory_limit: str | None = Field(default=None, description="DuckDB memory, for example 4GB; default a quarter")
+    memory_limit: str | None = Field(
+        default=None, description="DuckDB memory, for example 4GB; default a quarter"
+    )
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Warehouse"]:  # noqa: ARG002

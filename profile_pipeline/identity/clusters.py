@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.attach import attach_lone_identities
 from profile_pipeline.identity.components import MOST_IN_PIECE, connected
-from profile_pipeline.identity.refine import Bounds, Component, refine
+from profile_pipeline.identity.refine import LIMIT_BROKEN, Bounds, Component, refine
 from profile_pipeline.warehouse import (
     built,
     facts,
@@ -195,7 +195,7 @@ def _write(con: DuckDBPyConnection, cut: list[Cut]) -> None:
         )
         select record_key, cluster_key, count(*) over (partition by cluster_key) as cluster_size,
             bool_or(cut) over (partition by cluster_key) as flagged from named""".replace(
-            "limit_cuts", "cut_table where reason = 'a limit of identity.yaml'"
+            "limit_cuts", f"cut_table where reason = {literal(LIMIT_BROKEN)}"
         ),
     )
     con.unregister("cut_table")

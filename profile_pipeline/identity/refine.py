@@ -15,6 +15,11 @@ CLIP = (-4.0, 15.0)
 Pair = tuple[int, int]
 
 
+LIMIT_BROKEN = "a limit of identity.yaml"
+CONTRADICTED = "other records of both contradict it"
+"""Why a link does not hold."""
+
+
 @dataclass
 class Tie:
     """All scored pairs between two groups: sum of weights, number of pairs, number of links among them."""
@@ -162,7 +167,5 @@ def _cut(
         a, b = member[left], member[right]
         if a != b:
             broken = not bounds.allow(groups[a], groups[b])
-            found.append(
-                (left, right, "a limit of identity.yaml" if broken else "other records of both contradict it")
-            )
+            found.append((left, right, LIMIT_BROKEN if broken else CONTRADICTED))
     return found
