@@ -1,10 +1,10 @@
-# make demo: environment and the whole graph on the demo data.  make test: environment and every test.
+# make demo: environment and the whole graph on the demo data.  make test: environment and tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui check lock clean
+.PHONY: help setup demo test slow ui check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,8 +25,11 @@ demo: setup ## the whole graph on the demo data, then what to look at
 ui: setup ## the Dagster UI on loopback, port 3000
 	@$(BIN)/profile-pipeline ui
 
-test: setup ## every test
-	@$(BIN)/python -m pytest
+test: setup ## the tests, but for those that take minutes each
+	@$(BIN)/python -m pytest -m "not slow"
+
+slow: setup ## the tests that take minutes: kills at random moments, the sensor of a running instance
+	@$(BIN)/python -m pytest -m slow
 
 check: setup ## formatting, lint, types, Dagster definitions
 	@$(BIN)/ruff format --check .

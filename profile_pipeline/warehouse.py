@@ -25,7 +25,7 @@ SCHEMAS = ("raw", "records", "identity", "profiles", "audiences", "metrics", "pu
 PACKAGE = Path(__file__).parent
 SQL_FOLDER = PACKAGE / "sql"
 PLAIN_MESSAGES = ("Malformed JSON", "Could not parse string")
-"""Beginnings of DuckDB's messages about invalid input whose values are in quotes."""
+"""What of DuckDB's messages about invalid input may be shown; the rest of them can be a value."""
 _held: dict[Path, tuple[TextIO, int]] = {}
 
 
@@ -280,15 +280,16 @@ def _take(path: Path) -> TextIO:
 def scrubbed(error: Exception) -> PipelineError:
     """An error without the values that DuckDB quotes in its messages, safe for logs and run storage.
 
-    A value can hold quotes and line ends itself, so everything between the first quote and the last goes. Some
-    messages (those of `error(...)`, of regular expressions) are values through and through: only known ones stay.
+    A value can hold quotes and line ends itself, so everything between the first quote and the last goes. A
+    function's complaint about its input can be the value through and through: only known beginnings stay.
     """
     message = str(error).split("\n\nLINE ")[0]
+    if isinstance(error, duckdb.InvalidInputException):
+        known = next((start for start in PLAIN_MESSAGES if start in message), "a function refused a value")
+        return PipelineError(f"{type(error).__name__}: {known}")
     text = re.sub(r"['\"`].*['\"`]", "<value>", message, flags=re.DOTALL)
     text = re.sub(r"['\"`].*", "<value>", text.splitlines()[0] if text else "")
     text = re.sub(r"\S*@\S*|(?<![A-Za-z])\d[\d/.:+() -]{2,}\d", "<value>", text)
-    if isinstance(error, duckdb.InvalidInputException) and not any(known in text for known in PLAIN_MESSAGES):
-        text = "a function refused a value"
     return PipelineError(f"{type(error).__name__}: {text[:300]}")
 
 

@@ -353,7 +353,8 @@ def _assert_blocked_until_reverted(project: Project, check: str) -> None:
     assert publish.verify(before) == []
     code, text = command(project, "run", "--quiet")
     assert code == PENDING, text
-    [blocked, stays] = text.strip().splitlines()
+    assert len(text.strip().splitlines()) == 2, text
+    blocked, stays = text.strip().splitlines()
     assert blocked.startswith("blocked: ")
     assert check in blocked
     assert stays == "the previous generation stays live"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -198,10 +198,8 @@ def dagster_dev(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]
         finally:
             os.killpg(running.pid, signal.SIGTERM)
             time.sleep(2)
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             running.wait()
 
 

@@ -34,7 +34,7 @@ def result(key: Key, check: Check) -> dg.AssetCheckResult:
 
 
 def _said(check: Check) -> str:
-    if check.success or not check.failed:
+    if check.success or not 0 < check.failed <= check.evaluated:
         return check.notes
     return f"{check.failed:,} of {check.evaluated:,} rows do not: {check.notes}"
 

@@ -25,6 +25,8 @@ from profile_pipeline.warehouse import run_lock
 Progress = Callable[[str, int, int], None]
 """Told the stage, its finished steps and its steps."""
 POLL_SECONDS = 0.2
+BLOCKED = "DagsterAssetCheckFailedError"
+"""How Dagster ends a step whose blocking check did not hold; the check itself says why."""
 WORKSPACE = "workspace.yaml"
 
 
@@ -141,11 +143,18 @@ def run_graph(config: Config, project: Project, options: Options, progress: Prog
 
 
 def _failure(outcome: dg.ExecuteInProcessResult) -> str:
+    """Why a step, or the run around the steps, could not do its work; a check that blocks is no such failure."""
+    steps = [event.step_failure_data for event in outcome.all_events if event.is_step_failure]
+    for step in steps:
+        if step.error and step.error.cls_name == BLOCKED:
+            continue
+        told = step.user_failure_data and step.user_failure_data.description
+        return (told or (step.error.message if step.error else "")).strip()
+    return "" if steps else _run_failure(outcome)
+
+
+def _run_failure(outcome: dg.ExecuteInProcessResult) -> str:
     for event in outcome.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            data = event.step_failure_data.user_failure_data
-            return (data.description if data and data.description else error.message if error else "").strip()
         if event.is_run_failure and event.message:
             error = getattr(event.event_specific_data, "error", None)
             while error and error.cause:
