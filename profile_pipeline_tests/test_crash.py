@@ -128,7 +128,7 @@ def measure(project: Project, as_of: str) -> Course:
     assert worker.wait() == 0
     with instance_of(project) as instance:
         [record] = instance.get_run_records(limit=1)
-        steps = [s for s in instance.get_run_step_stats(record.dagster_run.run_id)]
+        steps = list(instance.get_run_step_stats(record.dagster_run.run_id))
     stages = [s.step_key.split("__")[0] for s in sorted(steps, key=lambda s: s.start_time or 0.0)]
     assert len(stages) == len(seconds), "one opening a step"
     assert set(stages) == set(STAGES)

@@ -433,8 +433,12 @@ def test_constraints_no_profile_holds_more_identifiers_than_allowed(
                 con,
                 "select profile_id, namespace, count(distinct value) from profiles.identifiers where not generic group by all",
             )
-            alone = rows(con, f"select profile_id, namespace, max(n) from (select profile_id, record_key, namespace, count(distinct value) as n"
-                         f" from identity.identifiers join ({MEMBERS}) using (record_key) group by all) group by all")  # fmt: skip
+            alone = rows(
+                con,
+                "select profile_id, namespace, max(n) from ("
+                " select profile_id, record_key, namespace, count(distinct value) as n"
+                f" from identity.identifiers join ({MEMBERS}) using (record_key) group by all) group by all",
+            )
             own = {(p, space): n for p, space, n in alone}
             for profile_id, space, number in held:
                 assert number <= max(bounds.get(space, 99), own[profile_id, space]), space
@@ -535,8 +539,20 @@ print(sorted(parquet_hashes(run_and_publish(project_at(Path(sys.argv[1])))).item
 
 @pytest.mark.slow
 def test_purity_two_clocks_two_seeds_two_zones_one_or_all_cores_give_equal_bytes() -> None:
-    visits = [Row("visit", tuple({"id": f"v{n}", "moment": f"2026-03-01T0{n % 9}:00:00Z", "cookie": f"k{n % 7}", "type": "view",
-                                  "email": f"p{n % 5}@mail.org" if n % 3 else "", "first": ""}.items())) for n in range(60)]  # fmt: skip
+    visits = [
+        Row(
+            "visit",
+            (
+                ("id", f"v{n}"),
+                ("moment", f"2026-03-01T0{n % 9}:00:00Z"),
+                ("cookie", f"k{n % 7}"),
+                ("type", "view"),
+                ("email", f"p{n % 5}@mail.org" if n % 3 else ""),
+                ("first", ""),
+            ),
+        )
+        for n in range(60)
+    ]
     with temporary_project(MATCHED) as left, temporary_project(MATCHED) as right:
         for project in (left, right):
             deliver(project, [*MATCHED.rows, *visits], "1")

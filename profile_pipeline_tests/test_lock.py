@@ -126,7 +126,10 @@ def test_two_names_of_one_folder_are_one_lock(tmp_path: Path) -> None:
 
 
 def _assert_held(state: Path) -> None:
-    attempt = "import sys; from pathlib import Path; from profile_pipeline.warehouse import run_lock; run_lock(Path(sys.argv[1])).__enter__()"
+    attempt = (
+        "import sys; from pathlib import Path; from profile_pipeline.warehouse import run_lock;"
+        " run_lock(Path(sys.argv[1])).__enter__()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", attempt, str(state)],
         cwd=REPOSITORY,

@@ -229,7 +229,8 @@ def write_crm(project: Project, name: str, number: int, key: str, **changes: str
         writer.writeheader()
         for n in range(number):
             values = {
-                "customer_id": f"{key}{n:05}", "first_name": f"Xan{'abcdefghij'[n % 10]}", "last_name": f"Quill{'abcdefghij'[n // 10 % 10]}or",
+                "customer_id": f"{key}{n:05}", "first_name": f"Xan{'abcdefghij'[n % 10]}",
+                "last_name": f"Quill{'abcdefghij'[n // 10 % 10]}or",
                 "date_of_birth": f"{1 + n % 28:02}/11/{1931 + n % 9}", "email": f"{key.lower()}{n}@quillor.example",
                 "street": f"{n} Nowhere Row", "city": "Lerwick", "postcode": "ZE1 0AA", "country": "GB", "status": "active",
                 "modified_at": "2026-04-01 10:00:00",
@@ -381,7 +382,6 @@ def test_a_small_full_delivery_that_is_accepted_deletes_what_it_lacks(full: Proj
     result = run(full, "2026-04-03T00:00:00+00:00", accept_volume_change=True)
     assert result.success, result
     assert live(full).profile_count == 1
-    assert run(full, "2026-04-04T00:00:00+00:00").success, "what was accepted stays accepted"
 
 
 def test_a_delivery_under_a_known_name_with_other_content_blocks(small: Project) -> None:
