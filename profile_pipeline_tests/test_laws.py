@@ -185,6 +185,32 @@ def test_order_independence_of_rows_files_and_batches(
         assert_equal_states(snapshot(left), snapshot(right))
 
 
+def test_order_independence_of_versions_with_equal_times() -> None:
+    """Records that replace, records that patch, and events: content decides between equal times, not arrival."""
+    same = {"moment": "2026-03-01T00:00:00Z"}
+    versions = [
+        *(
+            crm("a", f"{word}@x.org", phone=f"020 7946 010{n}")
+            for n, word in enumerate(["one", "two", "three"])
+        ),
+        *(
+            Row("card", tuple({"number": "k1", "email": f"{word}@x.org", "city": word, **same}.items()))
+            for word in ("four", "five")
+        ),
+        *(
+            Row("visit", tuple({"id": "v1", "cookie": word, "type": word, **same}.items()))
+            for word in ("six", "seven", "nine")
+        ),
+    ]
+    with temporary_project(LINKED) as left, temporary_project(LINKED) as right:
+        deliver(left, versions, "1")
+        run_core(left)
+        for number, row in enumerate(reversed(versions), start=1):
+            deliver(right, [row], f"{number}")
+        run_core(right)
+        assert_equal_states(snapshot(left), snapshot(right))
+
+
 def people(number: int, seed: int, name: str = "crm") -> list[Row]:
     """Enough different people, some twice with a typo, to train a model on."""
     dice = random.Random(seed)

@@ -232,7 +232,7 @@ def _csv(source: str, values: list[str]) -> str:
 def moments() -> st.SearchStrategy[str]:
     """Business times of half a day, nearer than a session's gap; ties are likely."""
     begin = datetime(2026, 3, 1, tzinfo=UTC)
-    return st.integers(0, 40).map(
+    return st.integers(0, 20).map(
         lambda n: (begin + timedelta(minutes=17 * n)).strftime("%Y-%m-%dT%H:%M:%SZ")
     )
 
