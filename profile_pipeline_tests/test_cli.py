@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from profile_pipeline import publish, quality
-from profile_pipeline.cli import BUSY, PROBLEM, app
+from profile_pipeline.cli import app
+from profile_pipeline.cli.shell import BUSY, PROBLEM
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import Project, project_at
 from profile_pipeline.raw import ledger

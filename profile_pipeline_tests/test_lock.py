@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from profile_pipeline.cli import BUSY, app
+from profile_pipeline.cli import app
+from profile_pipeline.cli.shell import BUSY
 from profile_pipeline.errors import BusyError
 from profile_pipeline.warehouse import connect, run_lock
 from profile_pipeline_tests.worlds import LINKED, REPOSITORY, run_command, write_rules

@@ -17,7 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from profile_pipeline import publish
-from profile_pipeline.cli import PENDING, app
+from profile_pipeline.cli import app
+from profile_pipeline.cli.shell import PENDING
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import Project, project_at
 from profile_pipeline.defs.run import Options, Result, instance_of, run_graph

@@ -1,0 +1,8 @@
+"""The command line: thin commands over the core. Nothing heavy is imported before a command needs it.
+
+`shell` holds what all commands share, `main` the daily work; a group of commands has a module of its own.
+"""
+
+from profile_pipeline.cli.main import app
+
+__all__ = ["app"]
