@@ -32,6 +32,7 @@ QUERIES = {
     "profile_lineage": "select * from profiles.lineage",
     "profile_history": "select e.*, r.as_of from identity.profile_events e join identity.revisions r using (revision)",
     "profile_redirects": final_redirects_query(),
+    "profile_relationships": "select * from identity.relationships",
     "source_records": "select c.record_key, c.source, c.source_key, m.profile_id, c.observed_at, c.clock,"
     " c.ingested_at, c.batch, f.name as file, c._line as line from records.current c join identity.membership m"
     " on m.record_key = c.record_key and m.to_revision is null join raw.files f on f.file_id = c._file",
@@ -114,6 +115,7 @@ PUBLISHED_AS = {
     "profiles.lineage": "profile_lineage",
     "identity.profile_events": "profile_history",
     "identity.redirects": "profile_redirects",
+    "identity.relationships": "profile_relationships",
     "identity.edges": "links",
     "audiences.membership": "audience_membership",
 }

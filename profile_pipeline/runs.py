@@ -12,7 +12,7 @@ from profile_pipeline import charts, profile_ids
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.identity import clusters, edges
+from profile_pipeline.identity import clusters, edges, relationships
 from profile_pipeline.identity.refine import LIMIT_BROKEN
 from profile_pipeline.profiles import lineage
 from profile_pipeline.warehouse import count, facts, literal, rows, scalar, table_exists, transaction
@@ -175,6 +175,23 @@ def ledger_numbers(con: DuckDBPyConnection) -> Numbers:
         "active_profiles": count(con, "identity.registry", "status = 'active'"),
         **{f"profiles_{kind}": happened[kind] for kind in kinds},
     }
+
+
+def relationship_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Shared values and the profiles they tie together, by kind; values shared too widely to name profiles apart."""
+    found = {
+        kind: (shared, profiles)
+        for kind, shared, profiles in rows(
+            con,
+            "select kind, count(distinct relationship_id), count(distinct profile_id)"
+            " from identity.relationships group by kind",
+        )
+    }
+    numbers: Numbers = {"shared_too_widely": count(con, "identity.relationships", "profile_id is null")}
+    for kind in relationships.KINDS:
+        shared, profiles = found.get(kind, (0, 0))
+        numbers |= {f"relationships_{kind}": shared, f"profiles_in_{kind}": profiles}
+    return numbers
 
 
 def policy_numbers(con: DuckDBPyConnection, policy: str) -> Numbers:

@@ -202,7 +202,7 @@ def run_records(con: DuckDBPyConnection, config: Config, project: Project, as_of
 def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Generation:
     """Identity, profiles, audiences, metrics and publication."""
     from profile_pipeline import audiences, profile_ids, publish
-    from profile_pipeline.identity import clusters, edges, model, nodes
+    from profile_pipeline.identity import clusters, edges, model, nodes, relationships
     from profile_pipeline.profiles import candidates, lineage, timeline, unified
 
     nodes.build_nodes(con, config)
@@ -210,6 +210,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
     edges.build_edges(con, config)
     clusters.build_clusters(con, config)
     profile_ids.assign_profile_ids(con)
+    relationships.build_relationships(con, config)
     for build in (timeline.build_timeline, candidates.build_candidates, lineage.build_lineage):
         build(con, config)
     unified.build_unified(con, config)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from profile_pipeline import audiences, metrics, profile_ids, publish, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project, project_at
-from profile_pipeline.identity import clusters, edges, model, nodes
+from profile_pipeline.identity import clusters, edges, model, nodes, relationships
 from profile_pipeline.profiles import candidates, lineage, timeline, unified
 from profile_pipeline.raw import intake, ledger
 from profile_pipeline.records import current, events, staging
@@ -384,6 +384,7 @@ def resolve(con: DuckDBPyConnection, config: Config) -> None:
     edges.build_edges(con, config)
     clusters.build_clusters(con, config)
     profile_ids.assign_profile_ids(con)
+    relationships.build_relationships(con, config)
 
 
 def unify(con: DuckDBPyConnection, config: Config) -> None:

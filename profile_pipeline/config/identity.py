@@ -50,6 +50,14 @@ class Clustering(Rule):
     )
 
 
+class Relationships(Rule):
+    """Values that several profiles share and that merge nobody."""
+
+    max_profiles: int = Field(
+        default=50, ge=2, description="a value shared by more profiles is one row, without naming them"
+    )
+
+
 class IdentityRules(Rule):
     """The whole of rules/identity.yaml."""
 
@@ -57,6 +65,9 @@ class IdentityRules(Rule):
     matching: Matching = Field(default=Matching(), description="probabilistic matching")
     clustering: Clustering = Field(
         default=Clustering(), description="limits on what is published as one person"
+    )
+    relationships: Relationships = Field(
+        default=Relationships(), description="values that several profiles share and that merge nobody"
     )
     session_gap_minutes: int = Field(
         default=30, ge=0, description="reach of a login over the anonymous events around it"

@@ -10,7 +10,7 @@ from profile_pipeline import laws, profile_ids, runs
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
-from profile_pipeline.identity import clusters, edges, model, nodes
+from profile_pipeline.identity import clusters, edges, model, nodes, relationships
 
 CLUSTERS, MEMBERSHIP = "identity.clusters", "identity.membership"
 
@@ -31,7 +31,14 @@ class ScoringOptions(dg.Config):
 
 def assets(config: Config) -> list[dg.AssetsDefinition]:
     """From nodes to persistent ids."""
-    return [_nodes(config), _model(config), _edges(config), _clusters(config), _ledger(config)]
+    return [
+        _nodes(config),
+        _model(config),
+        _edges(config),
+        _clusters(config),
+        _ledger(config),
+        _relationships(config),
+    ]
 
 
 def _nodes(config: Config) -> dg.AssetsDefinition:
@@ -146,4 +153,17 @@ def _ledger(config: Config) -> dg.AssetsDefinition:
             checks.fact(key, name, passed=not n, critical=True, rows=n)
             for name, n in laws.ledger_problems(con).items()
         ],
+    )
+
+
+def _relationships(config: Config) -> dg.AssetsDefinition:
+    return table_step(
+        config,
+        {
+            "identity.relationships": "Values that several profiles share and that merge nobody: households,"
+            " shared devices, shared contacts."
+        },
+        lambda con: relationships.build_relationships(con, config),
+        deps=[MEMBERSHIP, "identity.identifiers", "records.event_subjects"],
+        numbers=runs.relationship_numbers,
     )

@@ -19,7 +19,8 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
     key = key_of(GENERATION)
     hours = config.publication.fresh_within_hours
     upstream = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "profiles.events", "audiences.membership",
-                "metrics.row_fates", "metrics.profiles", "identity.membership", "records.quarantine"]  # fmt: skip
+                "metrics.row_fates", "metrics.profiles", "identity.membership", "identity.relationships",
+                "records.quarantine"]  # fmt: skip
 
     @dg.asset(
         key=key,
