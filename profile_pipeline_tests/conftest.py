@@ -201,7 +201,7 @@ def run_records(con: DuckDBPyConnection, config: Config, project: Project, as_of
 
 def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Generation:
     """Identity, profiles, audiences, metrics and publication."""
-    from profile_pipeline import audiences, profile_ids, publish
+    from profile_pipeline import audiences, profile_ids, publish, review
     from profile_pipeline.identity import clusters, edges, model, nodes, relationships
     from profile_pipeline.profiles import candidates, lineage, timeline, unified
 
@@ -211,6 +211,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
     clusters.build_clusters(con, config)
     profile_ids.assign_profile_ids(con)
     relationships.build_relationships(con, config)
+    review.build_review_queue(con, config)
     for build in (timeline.build_timeline, candidates.build_candidates, lineage.build_lineage):
         build(con, config)
     unified.build_unified(con, config)

@@ -88,6 +88,19 @@ def _kind(key: str) -> str:
     return "pseudonymous" if "cookie=" in key else "person"
 
 
+def set_profiles(con: DuckDBPyConnection, groups: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The ledger says that each group is a profile, named after its smallest key; profile id by record."""
+    con.execute(LEDGER)
+    con.execute("update identity.membership set to_revision = 2 where to_revision is null")
+    ids = {key: f"p_{min(group)}" for group in map(list, groups) for key in group}
+    con.execute(
+        "insert into identity.membership select unnest(?::text[]), unnest(?::text[]), 1, null, 'new'",
+        [list(ids), list(ids.values())],
+    )
+    touch(con, "identity.membership")
+    return ids
+
+
 # ---------------------------------------------------------------- records, for merge policies
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 from hypothesis import strategies as st
 
-from profile_pipeline import audiences, metrics, profile_ids, publish, runs
+from profile_pipeline import audiences, metrics, profile_ids, publish, review, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project, project_at
 from profile_pipeline.identity import clusters, edges, model, nodes, relationships
@@ -385,6 +385,7 @@ def resolve(con: DuckDBPyConnection, config: Config) -> None:
     clusters.build_clusters(con, config)
     profile_ids.assign_profile_ids(con)
     relationships.build_relationships(con, config)
+    review.build_review_queue(con, config)
 
 
 def unify(con: DuckDBPyConnection, config: Config) -> None:

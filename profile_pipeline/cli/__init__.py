@@ -4,5 +4,8 @@
 """
 
 from profile_pipeline.cli.main import app
+from profile_pipeline.cli.review import commands as review_commands
+
+app.add_typer(review_commands, name="review")
 
 __all__ = ["app"]

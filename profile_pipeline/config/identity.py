@@ -58,6 +58,12 @@ class Relationships(Rule):
     )
 
 
+class Review(Rule):
+    """The queue of questions for a data steward."""
+
+    max_items: int = Field(default=10_000, ge=1, description="questions kept, those of most value first")
+
+
 class IdentityRules(Rule):
     """The whole of rules/identity.yaml."""
 
@@ -69,6 +75,7 @@ class IdentityRules(Rule):
     relationships: Relationships = Field(
         default=Relationships(), description="values that several profiles share and that merge nobody"
     )
+    review: Review = Field(default=Review(), description="the queue of questions for a data steward")
     session_gap_minutes: int = Field(
         default=30, ge=0, description="reach of a login over the anonymous events around it"
     )

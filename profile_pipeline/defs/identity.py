@@ -6,7 +6,7 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from profile_pipeline import laws, profile_ids, runs
+from profile_pipeline import decisions, laws, profile_ids, review, runs
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
@@ -38,6 +38,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
         _clusters(config),
         _ledger(config),
         _relationships(config),
+        _review(config),
     ]
 
 
@@ -167,3 +168,37 @@ def _relationships(config: Config) -> dg.AssetsDefinition:
         deps=[MEMBERSHIP, "identity.identifiers", "records.event_subjects"],
         numbers=runs.relationship_numbers,
     )
+
+
+def _review(config: Config) -> dg.AssetsDefinition:
+    key = key_of("identity.review_queue")
+    return table_step(
+        config,
+        {"identity.review_queue": "Questions for a data steward: doubtful pairs, those of most value first."},
+        lambda con: review.build_review_queue(con, config),
+        deps=[CLUSTERS, MEMBERSHIP],
+        numbers=review.numbers,
+        checks=[
+            checks.spec(
+                key,
+                "decisions_agree",
+                "no two records decided different are the same by a chain of decisions",
+            ),
+            checks.spec(key, "decisions_kept", "profiles follow every decision on records that are there"),
+        ],
+        results=partial(_review_results, key=key),
+    )
+
+
+def _review_results(con: DuckDBPyConnection, *, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
+    clashing, broken = len(decisions.contradictions(con)), decisions.broken(con)
+    return [
+        checks.fact(
+            key, "decisions_agree", passed=not clashing, critical=False, pairs=clashing,
+            why="some decisions cannot all be true; `profile-pipeline review check` names them",
+        ),
+        checks.fact(
+            key, "decisions_kept", passed=not broken, critical=False, pairs=len(broken),
+            why="some decisions would break a limit or contradict each other; `profile-pipeline review check` names them",
+        ),
+    ]  # fmt: skip
