@@ -4,8 +4,10 @@
 """
 
 from profile_pipeline.cli.main import app
+from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
 
+app.add_typer(review_commands, name="review")
 app.command()(simulate)
 
 __all__ = ["app"]
