@@ -17,6 +17,7 @@ from profile_pipeline.warehouse import (
     quote,
     records_of,
     replace_table,
+    rolled_back,
     rows,
     scalar,
     scratch,
@@ -89,6 +90,21 @@ def test_a_table_counts_as_built_by_this_code_only(con, monkeypatch):
     monkeypatch.setattr(warehouse, "code_version", lambda: "other")
     assert built(con, "raw.t") is None
     assert built(con, "raw.unknown") is None
+
+
+def test_a_trial_sees_its_own_transactions_and_leaves_nothing(con):
+    replace_table(con, "raw.t", "select 1 as a")
+    with rolled_back(con):
+        with transaction(con):
+            con.execute("insert into raw.t values (2)")
+        assert count(con, "raw.t") == 2
+    assert count(con, "raw.t") == 1
+    with pytest.raises(duckdb.CatalogException), rolled_back(con):
+        con.execute("delete from raw.t; select * from raw.unknown")
+    assert count(con, "raw.t") == 1
+    with transaction(con):
+        con.execute("insert into raw.t values (3)")
+    assert count(con, "raw.t") == 2
 
 
 def test_scratch_space_sees_the_warehouse_and_vanishes(con, tmp_path):
