@@ -4,9 +4,11 @@
 """
 
 from profile_pipeline.cli.main import app
+from profile_pipeline.cli.model import commands as model_commands
 from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
 
+app.add_typer(model_commands, name="model")
 app.add_typer(review_commands, name="review")
 app.command()(simulate)
 
