@@ -1,6 +1,6 @@
 """rules/identity.yaml: identifiers and their namespaces, and how records are matched."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,15 @@ class Matching(Rule):
     floor: float = Field(default=-10, description="pairs below this match weight are not kept")
     max_block: int = Field(default=200, ge=2, description="records a blocking key may hold")
     max_training_pairs: int = Field(default=1_000_000, ge=10_000, description="pairs the model is trained on")
+    hysteresis: float = Field(
+        default=0,
+        ge=0,
+        description="bits below the threshold to which a link may fall, under one model, before it is given up",
+    )
+    comparisons: dict[str, dict[str, Any] | None] = Field(
+        default={},
+        description="Splink comparisons that replace the derived ones of the same name or come in addition; null leaves one out",
+    )
     settings: dict[str, Any] = Field(
         default={}, description="plain Splink settings that replace the derived ones, key by key"
     )
@@ -47,6 +56,9 @@ class Clustering(Rule):
     max_cluster_size: int = Field(default=100, ge=2, description="records that may become one profile")
     generic_limit: int = Field(
         default=20, ge=2, description="disagreeing people behind one value before it is set aside"
+    )
+    never_differ: list[Name] = Field(
+        default=[], description="fields of which one profile never holds two values, such as national_id"
     )
 
 
@@ -64,6 +76,38 @@ class Review(Rule):
     max_items: int = Field(default=10_000, ge=1, description="questions kept, those of most value first")
 
 
+class Ids(Rule):
+    """How profile ids persist: which records an id follows when they part."""
+
+    anchors: dict[Name, Annotated[float, Field(gt=0, lt=1000)]] = Field(
+        default={},
+        description="weight of a source's records when they decide where an id goes; others weigh 1",
+    )
+
+
+class Churn(Rule):
+    """How much of the profile ids a run may change without approval; new people are not counted."""
+
+    max_retired: float = Field(
+        default=0.05, ge=0, le=1, description="share of the profile ids that may retire"
+    )
+    max_moved: float = Field(
+        default=0.05, ge=0, le=1, description="share of the records that may move to another profile id"
+    )
+    max_minted: float = Field(
+        default=0.05, ge=0, le=1, description="new ids split off known profiles, as a share of the profiles"
+    )
+    max_changed_profiles: float = Field(
+        default=0.1, ge=0, le=1, description="share of the profiles that may retire or exchange records"
+    )
+    largest_cluster: int | None = Field(
+        default=None, ge=2, description="records that one changed profile may hold; default: no limit here"
+    )
+    min_profiles: int = Field(
+        default=1000, ge=0, description="with fewer profiles before the run nothing is judged"
+    )
+
+
 class IdentityRules(Rule):
     """The whole of rules/identity.yaml."""
 
@@ -76,6 +120,8 @@ class IdentityRules(Rule):
         default=Relationships(), description="values that several profiles share and that merge nobody"
     )
     review: Review = Field(default=Review(), description="the queue of questions for a data steward")
+    ids: Ids = Field(default=Ids(), description="how profile ids persist")
+    churn: Churn = Field(default=Churn(), description="what a run may change without approval")
     session_gap_minutes: int = Field(
         default=30, ge=0, description="reach of a login over the anonymous events around it"
     )

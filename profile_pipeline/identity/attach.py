@@ -9,43 +9,65 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.warehouse import literal, replace_table
 
+TOUCHED = """
+    select group_key from identity.groups where record_key in (select record_key from numbered)
+    union
+    select group_key from (
+        (from identity.attachments except from temp.attached) union all
+        (from temp.attached except from identity.attachments))"""
+"""Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
 
-def attach_lone_identities(con: DuckDBPyConnection, config: Config) -> None:
-    """Write identity.attachments (one row an identity that found its holder) and move those in identity.clusters.
 
-    Cookies and devices are never attached: whose they are is decided event by event.
+def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
+    """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
+
+    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `numbered`,
+    the nodes whose group may have changed.
     """
+    replace_table(con, "temp.attached", _attachments_query(config))
+    replace_table(
+        con, "temp.groups_touched", "select distinct group_key from identity.groups" if whole else TOUCHED
+    )
+    replace_table(
+        con,
+        "temp.rewritten",
+        """select record_key from temp.gone
+        union select record_key from identity.groups semi join temp.groups_touched using (group_key)
+        union select record_key from temp.attached semi join temp.groups_touched using (group_key)
+        union select record_key from identity.attachments semi join temp.groups_touched using (group_key)""",
+    )
+    con.execute("delete from identity.clusters where record_key in (from temp.rewritten)")
+    con.execute(
+        """insert into identity.clusters
+        with placed as (
+            select g.record_key, coalesce(a.group_key, g.group_key) as place, flagged
+            from identity.groups g left join temp.attached a using (record_key)
+            where g.record_key in (from temp.rewritten)
+        )
+        select record_key, min(record_key) over same, count(*) over same, bool_or(flagged) over same
+        from placed window same as (partition by place)"""
+    )
+    con.execute("create or replace table identity.attachments as from temp.attached")
+    con.execute("drop table temp.attached; drop table temp.groups_touched; drop table temp.rewritten")
+
+
+def _attachments_query(config: Config) -> str:
     spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
     listed = ", ".join(map(literal, spaces)) or "null"
-    replace_table(
-        con,
-        "identity.attachments",
-        f"""with lone as (
-            select record_key, namespace, value from identity.clusters join identity.nodes using (record_key)
-            join identity.identifiers using (record_key)
-            where kind = 'person' and cluster_size = 1 and namespace in ({listed})
+    return f"""
+        with alone as (
+            select group_key as record_key from identity.groups group by group_key having count(*) = 1
+        ), lone as (
+            select record_key, namespace, value, hash(namespace, value) as value_key
+            from identity.nodes semi join alone using (record_key) join identity.identifiers using (record_key)
+            where kind = 'person' and namespace in ({listed})
                 and (namespace, value) not in (select (namespace, value) from identity.generic_values)
+        ), held as (
+            select record_key, hash(namespace, value) as value_key from identity.identifiers where namespace in ({listed})
         )
         select lone.record_key, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
-            min(c.cluster_key) as cluster_key
-        from lone join identity.identifiers h on h.namespace = lone.namespace and h.value = lone.value
-            and h.record_key <> lone.record_key
-        join identity.clusters c on c.record_key = h.record_key
+            min(g.group_key) as group_key
+        from lone join held h using (value_key) join identity.groups g on g.record_key = h.record_key
+        where h.record_key <> lone.record_key
         group by lone.record_key
-        having count(distinct c.cluster_key) = 1 and min(c.cluster_key) not in (select record_key from lone)""",
-    )
-    _move(con)
-
-
-def _move(con: DuckDBPyConnection) -> None:
-    """A cluster keeps its smallest record key as its name, and its new size."""
-    replace_table(
-        con,
-        "identity.clusters",
-        """with moved as (
-            select c.* replace (coalesce(a.cluster_key, c.cluster_key) as cluster_key)
-            from identity.clusters c left join identity.attachments a using (record_key)
-        )
-        select record_key, min(record_key) over (partition by cluster_key) as cluster_key,
-            count(*) over (partition by cluster_key) as cluster_size, flagged from moved""",
-    )
+        having count(distinct g.group_key) = 1 and min(g.group_key) not in (select record_key from lone)"""

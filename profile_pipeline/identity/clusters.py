@@ -1,91 +1,107 @@
-"""Groups of nodes that are one person: connected components of the links, refined where something speaks against.
+"""Groups of nodes that are one person: components of the links, refined where something speaks against.
 
-Components are found by scipy (a union-find over 12 million edges takes a second). Only a component that breaks
-a constraint or the size limit, or holds a scored pair that is no link, is refined. The result depends on the
-links and scores only, not on their order of arrival.
+Only a component that breaks a constraint or the size limit, or holds a scored or decided pair that is no link, is
+refined. The result depends on the links and scores of the component only, not on their order of arrival, and only
+components that the edges step touched are looked at again.
 """
 
 from collections import Counter
 
-import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity import changes
 from profile_pipeline.identity.attach import attach_lone_identities
-from profile_pipeline.identity.components import MOST_IN_PIECE, connected
+from profile_pipeline.identity.components import MOST_IN_PIECE
 from profile_pipeline.identity.refine import LIMIT_BROKEN, Bounds, Component, refine
 from profile_pipeline.warehouse import (
     built,
-    facts,
     fingerprint,
     literal,
     mark_built,
+    quote,
     replace_table,
     rows,
+    scalar,
     transaction,
     upstream,
 )
 
-LINKS = "select left_key, right_key, strength, match_weight from identity.edges where accepted"
-UNFOUND = -2.0
-"""Weight of a pair that no blocking rule found, until a run has measured it."""
+UNFOUND = -4.0
+"""Weight of a pair that no blocking rule found and that is too far apart to be measured: the lowest that counts."""
+TABLES = """
+create table if not exists identity.groups (record_key text not null, group_key text not null, flagged boolean not null);
+create table if not exists identity.cut_links (left_key text not null, right_key text not null, reason text not null);
+create table if not exists identity.clusters (
+    record_key text not null, cluster_key text not null, cluster_size bigint not null, flagged boolean not null);
+create table if not exists identity.attachments (
+    record_key text not null, namespace text, holder_key text, group_key text not null);
+"""
+NAMES = ("groups", "cut_links", "clusters", "attachments")
+INSIDE = """
+    with lefts as materialized (
+        select component, n as l, right_key, type, strength, match_weight, accepted
+        from identity.edges join numbered on record_key = left_key
+    )
+    select component, l, r, type, strength, match_weight, accepted
+    from lefts join (select record_key as right_key, n as r, component as right_component from numbered) using (right_key)
+    where component = right_component"""
+"""Grain: one row an edge between two nodes of one touched component."""
 Cut = tuple[int, int, str]
 """A link that does not hold, and why."""
 
 
 def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
     """Write identity.clusters and identity.cut_links when links, nodes or limits changed."""
-    mark = fingerprint(upstream(con, ["identity.nodes", "identity.edges"]), limits(config), _size(config))
+    base = fingerprint(limits(config), _size(config), changes.last_full(con, "identity.edges"))
+    mark = fingerprint(upstream(con, ["identity.nodes", "identity.edges"]), base)
     if built(con, "identity.clusters") == mark:
         return
+    whole = not changes.continues(con, "identity.clusters", base)
+    con.execute(changes.TABLE)
     with transaction(con):
-        replace_table(con, "temp.numbered", _numbered_query(config))
-        _components(con)
+        if whole:
+            con.execute("".join(f"drop table if exists identity.{name};" for name in NAMES))
+        con.execute(TABLES)
+        replace_table(con, "temp.gone", changes.noted_query("clusters") + (" limit 0" if whole else ""))
+        replace_table(con, "temp.numbered", _numbered_query(config, whole=whole))
         cut = _refine_all(con, config)
-        _write(con, cut)
-        attach_lone_identities(con, config)
-        con.execute("drop table numbered; drop table components; drop table if exists refined")
-        mark_built(con, "identity.clusters", mark, {"cut_links": len(cut)})
+        _write_groups(con, cut)
+        attach_lone_identities(con, config, whole=whole)
+        con.execute("drop table numbered; drop table gone; drop table refined")
+        changes.forget(con, "clusters")
+        noted = {"base": base, "cut_links": scalar(con, "select count(*) from identity.cut_links")}
+        mark_built(con, "identity.clusters", mark, noted | published_quality(con))
 
 
-def _numbered_query(config: Config) -> str:
-    """Grain: one row a node; `scorable` nodes are those that matching compares."""
+def _numbered_query(config: Config, *, whole: bool) -> str:
+    """Grain: one row a node of a touched component; `scorable` nodes are those that matching compares."""
     sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
+    touched = "select component_key from identity.components where record_key in (from temp.gone)"
     return f"""
-        select record_key, row_number() over (order by record_key) - 1 as n,
+        select record_key, component_key as component, row_number() over (order by record_key) - 1 as n,
             kind = 'record' and coalesce(source in ({sources}), false) as scorable
-        from identity.nodes"""
+        from identity.components join identity.nodes using (record_key)
+        {"" if whole else f"where component_key in ({touched})"}"""
 
 
 def limits(config: Config) -> dict[str, int]:
-    """At most so many values of a namespace, or records of a source (`source:<name>`), in one profile."""
+    """At most so many values of a namespace, records of a source (`source:<name>`) or values of a field (`field:<name>`)."""
     found = {name: space.unique for name, space in config.namespaces.items() if space.unique}
-    return found | {f"source:{name}": 1 for name, s in config.record_sources.items() if s.one_per_person}
+    found |= {f"source:{name}": 1 for name, s in config.record_sources.items() if s.one_per_person}
+    return found | {f"field:{name}": 1 for name in config.identity.clustering.never_differ}
 
 
 def _size(config: Config) -> int:
     return config.identity.clustering.max_cluster_size
 
 
-def _components(con: DuckDBPyConnection) -> None:
-    pairs = con.sql(
-        f"select l.n as l, r.n as r from ({LINKS}) e join numbered l on l.record_key = e.left_key"
-        " join numbered r on r.record_key = e.right_key"
-    ).fetchnumpy()
-    [(size,)] = rows(con, "select count(*) from numbered")
-    left, right = (np.ma.getdata(pairs[side]).astype(np.int64) for side in ("l", "r"))
-    con.register("labels", pa.table({"n": np.arange(size), "component": connected(left, right, size)}))
-    replace_table(con, "temp.components", "select * from labels")
-    con.unregister("labels")
-
-
 def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     """Refine offending components; writes `refined` (node, group) and returns the links left out."""
-    bounds = Bounds(
-        limits(config), _size(config), facts(con, "identity.edges").get("unfound_weight", UNFOUND)
-    )
-    replace_table(con, "temp.limited", _limited_query(bounds.values))
+    bounds = Bounds(limits(config), _size(config), UNFOUND)
+    replace_table(con, "temp.limited", limited_query(bounds.values))
+    replace_table(con, "temp.inside", INSIDE)
     replace_table(con, "temp.offending", _offending_query(bounds.values, bounds.size))
     groups: list[list[int]] = []
     cut: list[Cut] = []
@@ -94,47 +110,59 @@ def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
         groups += parts
         cut += left_out
     _register_groups(con, groups)
-    con.execute("drop table limited; drop table offending")
+    con.execute("drop table limited; drop table offending; drop table inside")
     return cut
 
 
 def _offending_components(con: DuckDBPyConnection) -> list[Component]:
     found = {
-        number: Component(nodes, set(scorable or []), [], [], {})
-        for number, nodes, scorable in rows(
+        name: Component(nodes, set(scorable or []), [], [], [], {})
+        for name, nodes, scorable in rows(
             con,
             """select component, list(n order by n), list(n) filter (scorable)
-            from offending join components using (component) join numbered using (n) group by 1 order by 1""",
+            from offending join numbered using (component) group by 1 order by 1""",
         )
     }
-    for number, n, kind, value in rows(
+    for name, n, kind, value in rows(
         con,
-        "select component, n, kind, value from limited join components using (n) join offending using (component)",
+        "select component, n, kind, value from limited join numbered using (n) join offending using (component)",
     ):
-        found[number].values.setdefault(n, []).append((kind, value))
-    for number, left, right in rows(
-        con, _inside_query("e.type <> 'probabilistic'", "e.strength desc, l.n, r.n")
+        found[name].values.setdefault(n, []).append((kind, value))
+    inside = "from inside join offending using (component)"
+    for name, left, right, accepted in rows(
+        con,
+        f"""select component, l, r, accepted {inside} where type <> 'probabilistic'
+        order by component, strength desc, l, r""",
     ):
-        found[number].strong.append((left, right))
-    weights = ", e.match_weight, e.accepted"
-    for number, *pair in rows(con, _inside_query("e.type = 'probabilistic'", "l.n, r.n", weights)):
-        found[number].scores.append(tuple(pair))
+        (found[name].strong if accepted else found[name].apart).append((left, right))
+    for name, *pair in rows(
+        con,
+        f"""select component, l, r, match_weight, accepted {inside} where type = 'probabilistic'
+        order by component, l, r""",
+    ):
+        found[name].scores.append(tuple(pair))
     return list(found.values())
 
 
-def _limited_query(bounds: dict[str, int]) -> str:
-    spaces = ", ".join(literal(name) for name in bounds if not name.startswith("source:")) or "null"
+def limited_query(bounds: dict[str, int], members: str = "numbered") -> str:
+    """Grain: one row a member `n` and value of a limited kind; `members` gives (record_key, n)."""
+    spaces = ", ".join(literal(name) for name in bounds if ":" not in name) or "null"
     sources = (
-        ", ".join(literal(name.removeprefix("source:")) for name in bounds if name.startswith("source:"))
-        or "null"
+        ", ".join(literal(n.removeprefix("source:")) for n in bounds if n.startswith("source:")) or "null"
+    )
+    fields = [name.removeprefix("field:") for name in bounds if name.startswith("field:")]
+    differing = "".join(
+        f""" union all select n, {literal(f"field:{name}")}, {quote(name)}::text
+            from records.current join {members} using (record_key) where {quote(name)} is not null"""
+        for name in fields
     )
     return f"""
-        select n, namespace as kind, value from identity.identifiers join numbered using (record_key)
+        select n, namespace as kind, value from identity.identifiers join {members} using (record_key)
         where namespace in ({spaces})
             and (namespace, value) not in (select (namespace, value) from identity.generic_values)
         union all
-        select n, 'source:' || source, record_key from identity.nodes join numbered using (record_key)
-        where source in ({sources})"""
+        select n, 'source:' || source, record_key from identity.nodes join {members} using (record_key)
+        where source in ({sources}){differing}"""
 
 
 def _offending_query(bounds: dict[str, int], size: int) -> str:
@@ -142,25 +170,12 @@ def _offending_query(bounds: dict[str, int], size: int) -> str:
     cases = " ".join(f"when {literal(kind)} then {limit}" for kind, limit in bounds.items())
     limit = f"case kind {cases} end" if cases else "1000000"
     return f"""
-        select component from components group by component having count(*) > {min(size, MOST_IN_PIECE)}
+        select component from numbered group by component having count(*) > {min(size, MOST_IN_PIECE)}
         union
-        select component from limited join components using (n)
+        select component from limited join numbered using (n)
         group by component, kind having count(distinct value) > any_value({limit})
         union
-        select l.component from identity.edges e
-        join numbered a on a.record_key = e.left_key join numbered b on b.record_key = e.right_key
-        join components l on l.n = a.n join components r on r.n = b.n
-        where not e.accepted and l.component = r.component"""
-
-
-def _inside_query(where: str, order: str, more: str = "") -> str:
-    """Edges inside offending components."""
-    return f"""
-        select c.component, l.n, r.n{more} from identity.edges e
-        join numbered l on l.record_key = e.left_key join numbered r on r.record_key = e.right_key
-        join components c on c.n = l.n join components d on d.n = r.n and d.component = c.component
-        join offending on offending.component = c.component
-        where {where} order by c.component, {order}"""
+        select component from inside where not accepted"""
 
 
 def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
@@ -172,33 +187,46 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
     con.unregister("group_table")
 
 
-def _write(con: DuckDBPyConnection, cut: list[Cut]) -> None:
-    """Grain of identity.clusters: one row a node; a cluster is named by its smallest record key in this run."""
+def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
+    """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest key."""
     left, right, reasons = ([part[k] for part in cut] for k in range(3))
     types = (pa.int64(), pa.int64(), pa.string())
     arrays = [pa.array(values, kind) for values, kind in zip((left, right, reasons), types, strict=True)]
     con.register("cut_table", pa.table(arrays, names=["l", "r", "reason"]))
-    replace_table(
-        con,
-        "identity.cut_links",
-        """select l.record_key as left_key, r.record_key as right_key, min(reason) as reason
-        from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r group by all order by all""",
+    touched = "(select record_key from temp.gone union select record_key from numbered)"
+    con.execute(f"delete from identity.cut_links where left_key in {touched}")
+    con.execute(f"delete from identity.groups where record_key in {touched}")
+    con.execute(
+        """insert into identity.cut_links
+        select l.record_key, r.record_key, min(reason)
+        from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r group by all order by all"""
     )
-    replace_table(
-        con,
-        "identity.clusters",
-        """with labelled as (
-            select n, record_key, component, first, n in (select l from limit_cuts union all select r from limit_cuts) as cut
-            from numbered join components using (n) left join refined using (n)
-        ), named as (
-            select *, min(record_key) over (partition by component, first) as cluster_key from labelled
+    at_limit = f"from cut_table where reason = {literal(LIMIT_BROKEN)}"
+    con.execute(
+        f"""insert into identity.groups
+        with labelled as (
+            select record_key, component, first, n in (select l {at_limit} union select r {at_limit}) as cut
+            from numbered left join refined using (n)
         )
-        select record_key, cluster_key, count(*) over (partition by cluster_key) as cluster_size,
-            bool_or(cut) over (partition by cluster_key) as flagged from named""".replace(
-            "limit_cuts", f"cut_table where reason = {literal(LIMIT_BROKEN)}"
-        ),
+        select record_key, min(record_key) over same, bool_or(cut) over same from labelled
+        window same as (partition by component, first)"""
     )
     con.unregister("cut_table")
+
+
+def published_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
+    """Expected precision of the links that hold, and their expected share of the matches among candidate pairs.
+
+    Expected precision is the mean match probability of the scored links inside clusters.
+    """
+    [(precision, found, total)] = rows(
+        con,
+        """select avg(match_probability) filter (holds), sum(match_probability) filter (holds), sum(match_probability)
+        from (select match_probability, accepted
+                and (left_key, right_key) not in (select (left_key, right_key) from identity.cut_links) as holds
+            from identity.edges where type = 'probabilistic')""",
+    )
+    return {"expected_precision": precision, "expected_recall_of_candidates": found / total if found else None}
 
 
 def size_histogram(con: DuckDBPyConnection) -> dict[int, int]:

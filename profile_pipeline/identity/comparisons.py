@@ -10,7 +10,8 @@ too small to train.
 from typing import Any
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.identity.features import match_fields, usable_rules
+from profile_pipeline.identity.blocking import as_splink, usable_rules
+from profile_pipeline.identity.features import match_fields
 from profile_pipeline.warehouse import literal
 
 SHARED = ("family", "email", "phone", "address")
@@ -33,13 +34,20 @@ def settings(config: Config) -> dict[str, Any]:
         "probability_two_random_records_match": 0.0001,
         "retain_matching_columns": False,
         "retain_intermediate_calculation_columns": False,
-        "comparisons": [*_comparisons(found), *_source_comparison(config)],
+        "comparisons": _overridden([*_comparisons(found), *_source_comparison(config)], config),
         "blocking_rules_to_generate_predictions": [
-            {"blocking_rule": f"l.block_{rule.name} = r.block_{rule.name}", "sql_dialect": "duckdb"}
-            for rule in usable_rules(set(fields))
+            {"blocking_rule": as_splink(rule), "sql_dialect": "duckdb"} for rule in usable_rules(set(fields))
         ],
     }
     return {**derived, **config.identity.matching.settings}
+
+
+def _overridden(derived: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """The derived comparisons with the project's own in place of, or in addition to, them."""
+    own = config.identity.matching.comparisons
+    known = {comparison["output_column_name"]: comparison for comparison in derived}
+    found = {**known, **{name: c and {**c, "output_column_name": name} for name, c in own.items()}}
+    return [comparison for comparison in found.values() if comparison]
 
 
 def household_settings(trained: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,26 @@
-"""One table of edges: deterministic (a shared strong identifier) and probabilistic (a Splink score).
+"""One table of edges: shared strong identifiers, Splink scores, and decisions; and the components they make.
 
-Grain: one row a pair of nodes and type. Scores are kept down to a floor well below the threshold, so that
-another threshold needs no new scoring. `accepted` edges are links.
+Grain: one row a pair of nodes and type (and shared value). Scores are kept down to a floor well below the threshold,
+so that another threshold needs no new scoring. `accepted` edges are links.
+
+Only what touches a changed record is looked at again: its identifiers, its blocks, its pairs, and the whole
+components on either side. Everything else stays as it is, which is the same as computing it afresh, since under
+one model every edge depends on its own records and blocks, and every component on its own edges.
 """
 
-import json
+from dataclasses import dataclass
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline import decisions
 from profile_pipeline.config.load import Config
-from profile_pipeline.identity.features import build_features
+from profile_pipeline.identity import blocking, changes, closures, strong
+from profile_pipeline.identity.linker import load_frequencies
+from profile_pipeline.identity.missed import estimate_missed
 from profile_pipeline.identity.model import Model, active_model
-from profile_pipeline.identity.scoring import EMPTY, score_candidates, score_closures
+from profile_pipeline.identity.scoring import SCORED, probability_query, score_pairs
+from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.warehouse import (
     built,
     database_name,
@@ -28,30 +36,76 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-EDGES = """create or replace table identity.edges (
+EDGES = """create table if not exists identity.edges (
     left_key text not null, right_key text not null, type text not null, namespace text, strength integer not null,
-    match_weight double, match_probability double, evidence text, model_id text, accepted boolean not null)"""
+    match_weight double, match_probability double, evidence text, model_id text, accepted boolean not null,
+    closure boolean not null, value_key ubigint)"""
+KEYS = f"create table if not exists identity.blocking_keys {blocking.KEYS}"
+COMPONENTS = (
+    "create table if not exists identity.components (record_key text not null, component_key text not null)"
+)
+TABLES = {"edges": EDGES, "blocking_keys": KEYS, "components": COMPONENTS}
+NEW_PAIRS = "a.unique_id <> b.unique_id and (a.unique_id < b.unique_id or b.unique_id not in (from changed))"
+"""Both sides are looked up from the changed one; a pair of two changed records is seen from one side only."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one run has to do: everything, or what `changed_keys` of the scratch database touches."""
+
+    work: DuckDBPyConnection
+    config: Config
+    model: Model | None
+    database: str
+    whole: bool
+
+    @property
+    def matches(self) -> bool:
+        """Whether there is anything to score with."""
+        return bool(
+            self.config.identity.matching.enabled and self.model and self.model.settings["comparisons"]
+        )
+
+    def table(self, name: str) -> str:
+        """A table of the identity schema, seen from the scratch database."""
+        return f"{self.database}.identity.{name}"
 
 
 def build_edges(con: DuckDBPyConnection, config: Config) -> None:
-    """Write identity.edges when nodes, model or matching rules changed."""
+    """Write identity.edges, identity.blocking_keys and identity.components when nodes, features, decisions or rules changed."""
+    con.execute(decisions.TABLES)
     model = active_model(con)
-    mark = fingerprint(
-        upstream(con, ["identity.nodes", "identity.model"]),
-        config.identity.model_dump(),
-        model and model.model_id,
-    )
+    base = _base(con, config, model)
+    inputs = upstream(con, ["identity.nodes", "identity.features"])
+    mark = fingerprint(inputs, decisions.fingerprint_of(con), base)
     if built(con, "identity.edges") == mark:
         return
+    whole = not changes.continues(con, "identity.edges", base)
     with scratch(con) as work:
-        database = database_name(con)
-        _find_strong(work, config, database)
-        noted = _score(work, config, model, database)
+        con.execute(changes.TABLE)
+        for name, statement in TABLES.items():
+            if whole and name != "edges":
+                con.execute(f"drop table if exists identity.{name}")
+            con.execute(statement)
+        scope = Scope(work, config, model, database_name(con), whole)
+        noted = _compute(scope)
         with transaction(con):
-            con.execute(EDGES)
-            con.execute("insert into identity.edges select * from scratch.main.strong")
-            _insert_probabilistic(con, model, noted["threshold"])
-            mark_built(con, "identity.edges", mark, {**noted, **_expected_quality(con, noted["threshold"])})
+            _write(con, scope)
+            full = mark if whole else changes.last_full(con, "identity.edges")
+            kept = {} if whole else facts(con, "identity.edges")
+            noted |= expected_quality(con)
+            mark_built(con, "identity.edges", mark, {**kept, **noted, "base": base, "full": full})
+
+
+def _base(con: DuckDBPyConnection, config: Config, model: Model | None) -> str:
+    """Whatever it depends on that every edge depends on: a change means a full rebuild."""
+    matching = config.identity.matching
+    return fingerprint(
+        matching.model_dump(),
+        {name: space.model_dump() for name, space in config.namespaces.items()},
+        model and model.model_id,
+        [changes.last_full(con, f"identity.{name}") for name in ("nodes", "features")],
+    )
 
 
 def threshold_in_use(con: DuckDBPyConnection) -> float | None:
@@ -59,80 +113,245 @@ def threshold_in_use(con: DuckDBPyConnection) -> float | None:
     return facts(con, "identity.edges").get("threshold")
 
 
-def _score(work: DuckDBPyConnection, config: Config, model: Model | None, database: str) -> dict[str, Any]:
-    """Write `scored` into the scratch database; the threshold and what else is worth noting."""
-    matching = config.identity.matching
-    replace_table(work, "scored", EMPTY)
-    if not (matching.enabled and model and model.settings["comparisons"]):
-        return {"threshold": matching.threshold or 0.0, "capped_blocks": []}
-    capped = build_features(work, config, database)
-    records = scalar(work, "select count(*) from features")
-    if records < 2 or not model.settings["blocking_rules_to_generate_predictions"]:
-        return {"threshold": matching.threshold or 0.0, "capped_blocks": capped}
-    score_candidates(work, model, matching.floor, database)
-    threshold = _threshold(work, config)
-    noted = {"threshold": threshold, "capped_blocks": capped}
-    unfound = score_closures(work, model, threshold, database)
-    return noted if unfound is None else {**noted, "unfound_weight": unfound}
+def _compute(scope: Scope) -> dict[str, Any]:
+    """Everything new, in the scratch database; what is worth noting."""
+    work = scope.work
+    _find_changed(scope)
+    threshold = _threshold(scope)
+    noted: dict[str, Any] = {"threshold": threshold}
+    work.execute(f"create or replace table scored {SCORED}")
+    if scope.matches:
+        noted |= _score(scope)
+    strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
+    strong.write_decided(work, scope.database)
+    _write_edges(scope, threshold)
+    _find_affected(scope)
+    closures.write_components(work, _links_query(scope))
+    work.execute(f"create or replace table closed {SCORED}")
+    if scope.matches and scope.model:
+        closures.write_pairs(work, _known_query(scope))
+        score_pairs(work, scope.model.settings, scope.model.manifest.get("household"), "unfound", "closed")
+    _add_closures(scope, threshold)
+    return noted
 
 
-def _threshold(work: DuckDBPyConnection, config: Config) -> float:
-    """The lowest match weight at which the pairs above it are expected to reach the target precision.
+def _find_changed(scope: Scope) -> None:
+    """`changed` (unique_id) and `changed_keys` (record_key): what was noted by the steps before."""
+    query = changes.noted_query("edges", scope.database) + (" limit 0" if scope.whole else "")
+    replace_table(scope.work, "changed_keys", query)
+    replace_table(scope.work, "changed", "select hash(record_key) as unique_id from changed_keys")
 
-    Expected precision is the mean match probability of the accepted pairs; a link is never less likely than not.
-    """
-    if config.identity.matching.threshold is not None:
-        return config.identity.matching.threshold
-    found = scalar(
+
+def _threshold(scope: Scope) -> float:
+    own = scope.config.identity.matching.threshold
+    return own if own is not None else (scope.model.threshold if scope.model else 0.0)
+
+
+# ---------------------------------------------------------------- scores
+
+
+def _score(scope: Scope) -> dict[str, Any]:
+    """Write `scored`, the candidate pairs from the floor up, and `keys`, the blocking keys in use."""
+    work, model, matching = scope.work, scope.model, scope.config.identity.matching
+    assert model is not None  # noqa: S101  asked for by `matches`
+    work.execute(f"create or replace view features as select * from {scope.table('features')}")
+    load_frequencies(work, model.model_id, scope.database)
+    noted = _block(scope, model)
+    household = model.manifest.get("household")
+    pairs = score_pairs(work, model.settings, household, "pairs", "scored", floor=matching.floor)
+    if scope.whole and noted["rules"]:
+        noted["capped_blocks"] = estimate_missed(work, model, noted["rules"])
+    work.execute("drop table pairs")
+    return {**noted, "candidate_pairs": pairs}
+
+
+def _block(scope: Scope, model: Model) -> dict[str, Any]:
+    """Write `keys` and `pairs`; the names of the rules in the order of their numbers."""
+    work, rules, caps = scope.work, model.rules(scope.config), model.manifest["caps"]
+    work.execute(f"create or replace table keys {blocking.KEYS}")
+    if not rules:
+        replace_table(work, "pairs", own_pairs_query(model.settings, "" if scope.whole else "changed"))
+    elif scope.whole:
+        blocking.write_all_keys(work, rules, caps, "features")
+        replace_table(work, "pairs", blocking.pairs_query("keys", "keys", "a.unique_id < b.unique_id"))
+    else:
+        _block_changed(scope, rules, caps)
+    return {"rules": [rule.name for rule in rules]}
+
+
+def _block_changed(scope: Scope, rules: list[blocking.BlockingRule], caps: blocking.Caps) -> None:
+    work, kept = scope.work, scope.table("blocking_keys")
+    blocking.write_changed_keys(work, rules, caps, "features", kept)
+    replace_table(
         work,
-        """with ordered as (
-            select match_weight, avg(match_probability) over (order by match_weight desc, left_key, right_key
-                rows unbounded preceding) as precision_above
-            from scored where match_weight >= 0)
-        select min(match_weight) from ordered where precision_above >= ?""",
-        [config.identity.matching.target_precision],
+        "changed_keys",
+        "select record_key from changed_keys union select record_key from features semi join changed using (unique_id)",
     )
-    return round(float(found), 6) if found is not None else 0.0
-
-
-def _expected_quality(con: DuckDBPyConnection, threshold: float) -> dict[str, float | int | None]:
-    [(precision, found, missed)] = rows(
-        con,
-        """select avg(match_probability) filter (where match_weight >= ?),
-            sum(match_probability) filter (where match_weight >= ?),
-            sum(match_probability) filter (where match_weight < ?)
-        from identity.edges where type = 'probabilistic'""",
-        [threshold] * 3,
+    replace_table(
+        work,
+        "around",
+        f"""select key, unique_id, rule from {kept} semi join (select distinct key from keys where key is not null) using (key)
+            anti join changed using (unique_id) anti join keys using (base, unique_id)
+        union all select key, unique_id, rule from keys where key is not null""",
     )
-    recall = found / (found + (missed or 0)) if found else None
-    return {"expected_precision": precision, "expected_recall_of_candidates": recall}
+    replace_table(work, "own", "select * from keys semi join changed using (unique_id)")
+    replace_table(work, "pairs", blocking.pairs_query("own", "around", NEW_PAIRS))
+    work.execute("drop table own; drop table around")
 
 
-def _find_strong(work: DuckDBPyConnection, config: Config, database: str) -> None:
-    """Write `strong`: nodes that share a value of a linking namespace, a star around the smallest key.
+# ---------------------------------------------------------------- edges of the scratch database
 
-    Strength orders links when a constraint forces a choice: namespaces by priority, scores after them.
-    """
-    work.execute(EDGES.replace("identity.edges", "strong"))
-    spaces = [(s.priority, name) for name, s in config.namespaces.items() if s.kind == "person" and s.link]
-    for rank, (_, name) in enumerate(sorted(spaces)):
+
+def _write_edges(scope: Scope, threshold: float) -> None:
+    """`new_edges`: what replaces the edges of the changed records, closures not yet among them."""
+    work = scope.work
+    work.execute(
+        EDGES.replace("identity.edges", "new_edges").replace(
+            "create table if not exists", "create or replace table"
+        )
+    )
+    work.execute(
+        """insert into new_edges
+        select left_key, right_key, 'deterministic', namespace, strength, null, 1.0, null, null, true, false, value_key
+        from shared
+        union all
+        select left_key, right_key, 'decision', null, $strength, null, accepted::integer, null, null, accepted, false, null
+        from decided""",
+        {"strength": strong.MATCH_STRENGTH},
+    )
+    if scope.matches:
+        names = [rule.name for rule in scope.model.rules(scope.config)] if scope.model else []
+        listed = ", ".join(literal(f"found by {name}") for name in names)
+        evidence = f"[{listed}][match_key::integer + 1]" if names else "'found by an own rule'"
         work.execute(
-            f"""insert into strong
-            select hub, record_key, 'deterministic', namespace, {1000 - rank}, null, 1.0, null, null, true from (
-                select record_key, namespace, value, min(record_key) over (partition by value) as hub
-                from {database}.identity.identifiers where namespace = {literal(name)}
-                and value not in (select value from {database}.identity.generic_values where namespace = {literal(name)}))
-            where record_key <> hub"""
+            f"insert into new_edges {_edges_query(scope, 'scored', threshold, evidence, closure=False)}"
         )
 
 
-def _insert_probabilistic(con: DuckDBPyConnection, model: Model | None, threshold: float) -> None:
-    con.execute(
-        """insert into identity.edges
-        select left_key, right_key, 'probabilistic', null, 0, match_weight, match_probability, evidence, ?,
-            match_weight >= ? from scratch.main.scored""",
-        [model.model_id if model else None, threshold],
+def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, closure: bool) -> str:
+    """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold."""
+    band = scope.config.identity.matching.hysteresis
+    model_id = scope.model.model_id if scope.model else ""
+    before = f"""select left_key, right_key from {scope.table("edges")}
+        where type = 'probabilistic' and accepted and model_id = {literal(model_id)}"""
+    kept = f" or (match_weight >= {threshold - band} and (left_key, right_key) in ({before}))" if band else ""
+    return f"""
+        with named as (
+            select least(l.record_key, r.record_key) as left_key, greatest(l.record_key, r.record_key) as right_key,
+                match_weight, relief, match_key
+            from {scored} join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r
+        )
+        select left_key, right_key, 'probabilistic', null, 0, match_weight, {probability_query("match_weight")},
+            {evidence} || if(relief >= 0.5, '; a shared household explains '
+                || round(relief, 1)::decimal(9, 1) || ' bits', ''), {literal(model_id)},
+            match_weight >= {threshold}{kept}, {closure}, null from named"""
+
+
+def _add_closures(scope: Scope, threshold: float) -> None:
+    if scope.matches:
+        evidence = literal(closures.CLOSED)
+        scope.work.execute(
+            f"insert into new_edges {_edges_query(scope, 'closed', threshold, evidence, closure=True)}"
+        )
+
+
+def _stale() -> str:
+    """Condition: edges from before that `new_edges` replaces, closures not among them."""
+    return """(not closure and (
+        (type = 'probabilistic' and (left_key in (from changed_keys) or right_key in (from changed_keys)))
+        or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision'))"""
+
+
+def _find_affected(scope: Scope) -> None:
+    """`affected`: every node of every component that lost, gained or re-weighted something; all when whole."""
+    work, nodes = scope.work, scope.table("nodes")
+    if scope.whole:
+        replace_table(work, "affected", f"select record_key from {nodes}")
+        return
+    edges, components = scope.table("edges"), scope.table("components")
+    before = f"select left_key, right_key, accepted from {edges} where type = 'decision'"
+    decided = "select left_key, right_key, accepted from decided"
+    replace_table(
+        work,
+        "dirty",
+        f"""with ends as (
+            select left_key, right_key from new_edges where accepted and type <> 'decision'
+            union all
+            select left_key, right_key from {edges} where type = 'deterministic' and value_key in (from stale_values)
+            union all
+            select left_key, right_key from (({before} except {decided}) union all ({decided} except {before}))
+        )
+        select record_key from changed_keys union select left_key from ends union select right_key from ends""",
     )
+    replace_table(
+        work,
+        "gone_or_affected",
+        f"""select record_key from dirty union
+        select record_key from {components} where component_key in (
+            select component_key from {components} where record_key in (from dirty))""",
+    )
+    replace_table(
+        work, "affected", f"select record_key from gone_or_affected semi join {nodes} using (record_key)"
+    )
+    work.execute("drop table dirty")
+
+
+def _links_query(scope: Scope) -> str:
+    """Links between affected nodes that need no closure to be known: (left_key, right_key, weight)."""
+    found = "select left_key, right_key, match_weight, accepted, closure from new_edges"
+    if not scope.whole:
+        found += f""" union all select left_key, right_key, match_weight, accepted, closure from {scope.table("edges")}
+            where left_key in (from affected) and not {_stale()}"""
+    return f"""select left_key, right_key, coalesce(match_weight, 1000.0) as weight from ({found})
+        where accepted and not closure"""
+
+
+def _known_query(scope: Scope) -> str:
+    """Scored candidate pairs of affected nodes: (left_key, right_key)."""
+    found = "select left_key, right_key from new_edges where type = 'probabilistic'"
+    if scope.whole:
+        return found
+    return f"""{found} union all select left_key, right_key from {scope.table("edges")}
+        where type = 'probabilistic' and left_key in (from affected) and not closure and not {_stale()}"""
+
+
+# ---------------------------------------------------------------- the warehouse
+
+
+def _write(con: DuckDBPyConnection, scope: Scope) -> None:
+    """Bring the warehouse up to date from the scratch database, and tell the clusters what to look at."""
+    main = "scratch.main"
+    if scope.whole:
+        con.execute(EDGES.replace("if not exists ", "").replace("create table", "create or replace table"))
+    else:
+        stale = _stale()
+        for name in ("changed_keys", "stale_values", "gone_or_affected"):
+            stale = stale.replace(f"from {name})", f"from {main}.{name})")
+        inside = f"closure and left_key in (from {main}.gone_or_affected)"
+        con.execute(f"delete from identity.edges where {stale} or ({inside})")
+        con.execute(
+            f"""delete from identity.blocking_keys where unique_id in (from {main}.changed)
+            or (base, unique_id) in (select (base, unique_id) from {main}.keys)"""
+        )
+        con.execute(f"delete from identity.components where record_key in (from {main}.gone_or_affected)")
+        changes.note(con, "clusters", f"from {main}.gone_or_affected")
+    con.execute(f"insert into identity.edges from {main}.new_edges")
+    con.execute(f"insert into identity.components from {main}.components")
+    if scope.matches:
+        con.execute(f"insert into identity.blocking_keys select rule, base, key, unique_id from {main}.keys")
+    changes.forget(con, "edges")
+
+
+def expected_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
+    """Mean match probability of the scored links, and the share of the expected matches among candidates that they are."""
+    [(precision, found, missed)] = rows(
+        con,
+        """select avg(match_probability) filter (accepted), sum(match_probability) filter (accepted),
+            sum(match_probability) filter (not accepted)
+        from identity.edges where type = 'probabilistic'""",
+    )
+    recall = found / (found + (missed or 0)) if found else None
+    return {"expected_precision": precision, "expected_recall_of_candidates": recall}
 
 
 def weight_histogram(con: DuckDBPyConnection) -> list[tuple[float, int]]:
@@ -141,18 +360,4 @@ def weight_histogram(con: DuckDBPyConnection) -> list[tuple[float, int]]:
         con,
         "select floor(match_weight) as w, count(*) from identity.edges where type = 'probabilistic'"
         " group by 1 order by 1",
-    )
-
-
-def describe_model(model: Model) -> str:
-    """The model's comparisons with the Bayes factor of each level, for people."""
-    return json.dumps(
-        {
-            c["output_column_name"]: {
-                level["label_for_charts"]: [level.get("m_probability"), level.get("u_probability")]
-                for level in c["comparison_levels"]
-            }
-            for c in model.settings["comparisons"]
-        },
-        indent=1,
     )

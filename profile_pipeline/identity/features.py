@@ -1,13 +1,28 @@
-"""Splink's input: one row a record with the match fields of its semantic types and its blocking keys."""
+"""Splink's input: one row a record, with the match fields that follow from the semantic types.
 
-import re
-from dataclasses import dataclass
+A record is computed again when the values that it is matched on have changed, and only then; generic values are
+missing here, so a value that becomes generic changes the records that carry it.
+"""
 
+import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.warehouse import literal, rows
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.identity import changes
+from profile_pipeline.records import normalise
+from profile_pipeline.warehouse import (
+    built,
+    fingerprint,
+    literal,
+    mark_built,
+    quote,
+    replace_table,
+    scalar,
+    transaction,
+    upstream,
+)
 
 FIELDS = {
     "given": ("given_name",), "middle": ("middle_name",), "family": ("family_name",), "full": ("full_name",),
@@ -17,53 +32,8 @@ FIELDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class BlockingRule:
-    """Records whose `parts` agree are compared; a key held by too many is refined by `refine`, in order.
-
-    A weak rule finds few matches among many pairs: its blocks are smaller and its pairs are budgeted.
-    """
-
-    name: str
-    parts: tuple[str, ...]
-    refine: tuple[str, ...] = ()
-    weak: bool = False
-
-
-RULES = (
-    BlockingRule("national_id", ("national_id",)),
-    BlockingRule("email", ("email",), ("given", "birth_date")),
-    BlockingRule("phone", ("phone",), ("given", "birth_date")),
-    BlockingRule("names", ("least(given, family)", "greatest(given, family)"), ("birth_date", "postcode")),
-    BlockingRule("birth_date_family", ("birth_date", "left(family, 3)"), ("left(given, 1)", "postcode")),
-    BlockingRule("birth_date_given", ("birth_date", "left(given, 3)"), ("left(family, 1)", "postcode")),
-    BlockingRule("birth_date_swapped", ("birth_date", "least(left(given, 2), left(family, 2))"), ("given",)),
-    BlockingRule("birth_date_postcode", ("birth_date", "postcode")),
-    BlockingRule("postcode_family", ("postcode", "left(family, 3)"), ("left(given, 1)",)),
-    BlockingRule("postcode_given", ("postcode", "left(given, 3)"), ("left(family, 1)",)),
-    BlockingRule("street_given", ("street", "left(given, 2)"), ("left(family, 1)", "city")),
-    BlockingRule("street_family", ("street", "left(family, 2)"), ("left(given, 1)", "city")),
-    BlockingRule(
-        "prefixes_year", ("left(given, 3)", "left(family, 4)", "left(birth_date, 4)"), ("city", "postcode")
-    ),
-    BlockingRule("family_month_day", ("family", "substr(birth_date, 6)"), ("left(given, 1)",)),
-    BlockingRule("local_part", ("email_local",), ("given", "birth_date")),
-    BlockingRule(
-        "given_family_city", ("left(given, 2)", "left(family, 2)", "city"), ("left(birth_date, 4)",)
-    ),
-    BlockingRule(
-        "initial_family",
-        ("left(given, 1)", "family"),
-        ("left(birth_date, 4)", "left(postcode, 3)", "city"),
-        weak=True,
-    ),
-    BlockingRule("birth_date", ("birth_date",), ("left(given, 1)", "left(family, 1)"), weak=True),
-    BlockingRule(
-        "family_end_year", ("right(family, 4)", "left(birth_date, 4)"), ("left(given, 1)",), weak=True
-    ),
-)
-WEAK_BLOCK, WEAK_PAIRS, FREE_PAIRS = 50, 3, 100_000
-"""Records in a block of a weak rule; pairs a record, and pairs in all that such a rule may make in any case."""
+IDENTIFYING = ("email", "phone", "national_id")
+"""Semantic types whose values name one person or household: a value shared by many strangers is generic."""
 TITLES = (
     "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "dame", "lord", "lady", "rev", "reverend",
     "hon", "capt", "captain", "col", "colonel", "maj",
@@ -107,49 +77,114 @@ def match_fields(config: Config) -> dict[str, list[str]]:
     return found
 
 
-def usable_rules(fields: set[str]) -> list[BlockingRule]:
-    """The blocking rules whose fields exist in this project; refinements are cut to what exists."""
-    known = fields | ({"given", "family"} if "full" in fields else set())
-    rules = [rule for rule in RULES if all(_needs(part) <= known for part in rule.parts)]
-    for extra in sorted(field for field in fields if field.startswith("x_")):
-        rules += [rule for rule in _extra_rules(extra) if {"given", "family"} <= known]
-    return [
-        BlockingRule(rule.name, rule.parts, tuple(r for r in rule.refine if _needs(r) <= known), rule.weak)
-        for rule in rules
+def build_features(con: DuckDBPyConnection, config: Config) -> None:
+    """Bring identity.features up to date with records.current and the generic values; notes what changed for edges."""
+    limiting = config.identity.clustering.never_differ
+    base = fingerprint(
+        match_fields(config),
+        limiting,
+        _sources(config),
+        _types(config),
+        normalise.VERSION,
+        duckdb.__version__,
+    )
+    mark = fingerprint(upstream(con, ["records.current", "identity.generic_values"]), base)
+    if built(con, "identity.features") == mark:
+        return
+    whole = not changes.continues(con, "identity.features", base)
+    with transaction(con):
+        replace_table(con, "temp.suspended", _suspended_query(config))
+        replace_table(con, "temp.inputs", _inputs_query(config))
+        _add_nicknames(con)
+        if whole:
+            replace_table(con, "identity.features", _features_query(config))
+        else:
+            _update(con, config)
+        _require_distinct(con)
+        con.execute("drop table temp.inputs; drop table temp.suspended; drop table temp.nicknames")
+        full = mark if whole else changes.last_full(con, "identity.features")
+        mark_built(con, "identity.features", mark, {"base": base, "full": full})
+
+
+def _update(con: DuckDBPyConnection, config: Config) -> None:
+    """Replace the rows of records whose match values are new, changed or gone."""
+    replace_table(
+        con,
+        "temp.changed",
+        """select coalesce(i.record_key, f.record_key) as record_key
+        from temp.inputs i full join identity.features f using (record_key)
+        where i.content is distinct from f.content""",
+    )
+    changes.note(con, "edges", "select record_key from temp.changed")
+    con.execute("delete from temp.inputs where record_key not in (select record_key from temp.changed)")
+    con.execute("delete from identity.features where record_key in (select record_key from temp.changed)")
+    con.execute(f"insert into identity.features by name {_features_query(config)}")
+    con.execute("drop table temp.changed")
+
+
+def _require_distinct(con: DuckDBPyConnection) -> None:
+    """`unique_id` is a 64-bit hash; among 10 million records two are equal once in 370,000 data sets."""
+    twice = scalar(con, "select count(*) - count(distinct unique_id) from identity.features")
+    if twice:
+        raise PipelineError("two record keys have the same hash; add a letter to the name of one source")
+
+
+def _sources(config: Config) -> list[str]:
+    return sorted(name for name, source in config.record_sources.items() if source.matching)
+
+
+def _types(config: Config) -> dict[str, str]:
+    return {name: attribute.type for name, attribute in config.attributes.items()}
+
+
+def _suspended_query(config: Config) -> str:
+    """Grain: one row a semantic type and value that identifies nobody."""
+    kinds = {name: space.type for name, space in config.namespaces.items()} | {
+        name: kind for name, kind in _types(config).items() if kind in IDENTIFYING
+    }
+    cases = " ".join(f"when {literal(name)} then {literal(kind)}" for name, kind in kinds.items())
+    kind = f"case namespace {cases} end" if cases else "null::text"
+    blocked = [
+        f"({literal(space.type)}, {literal(value)})"
+        for space in config.namespaces.values()
+        for value in space.blocked
     ]
+    known = f"select {kind} as type, value from identity.generic_values"
+    return known + (
+        f" union all select * from (values {', '.join(blocked)}) t(type, value)" if blocked else ""
+    )
 
 
-def _extra_rules(field: str) -> list[BlockingRule]:
-    return [
-        BlockingRule(f"{field}_family", (field, "left(family, 4)"), ("left(given, 1)",), weak=True),
-        BlockingRule(f"{field}_given", (field, "left(given, 3)"), ("left(family, 1)",), weak=True),
-    ]
+def _inputs_query(config: Config) -> str:
+    """Grain: one row a matched record: what its match fields are made of, and the hash of that (`content`)."""
+    kinds = _types(config)
+    columns = sorted(
+        {field for fields in match_fields(config).values() for field in fields}
+        | set(config.identity.clustering.never_differ)
+    )
+    chosen = ["record_key", "source", *(_unsuspended(name, kinds[name]) for name in columns)]
+    hashed = ", ".join(["source", *map(quote, columns)])
+    sources = ", ".join(map(literal, _sources(config))) or "null"
+    return f"""with chosen as (select {", ".join(chosen)} from records.current where source in ({sources}))
+        select *, hash({hashed}) as content from chosen"""
 
 
-def _needs(part: str) -> set[str]:
-    words = set(re.findall(r"[a-z_]+", part.replace("email_local", "email")))
-    return {name for name in words if name in FIELDS or name.startswith("x_")}
+def _unsuspended(name: str, kind: str) -> str:
+    if kind not in IDENTIFYING:
+        return quote(name)
+    suspended = f"select value from temp.suspended where type = {literal(kind)}"
+    return f"if({quote(name)} in ({suspended}), null, {quote(name)}) as {quote(name)}"
 
 
-def build_features(con: DuckDBPyConnection, config: Config, database: str) -> list[tuple[str, int, int]]:
-    """Write `features` into the scratch database; (rule, records over the cap, keys over the cap) for the report."""
+def _features_query(config: Config) -> str:
+    """Grain: one row a matched record of temp.inputs."""
     fields = match_fields(config)
-    con.execute(f"create or replace table features as {_features_query(config, fields, database)}")
-    _add_nicknames(con)
-    rules = usable_rules(set(fields))
-    capped = [_add_block(con, rule, config.identity.matching.max_block) for rule in rules]
-    return [item for item in capped if item[1]]
-
-
-def _features_query(config: Config, fields: dict[str, list[str]], database: str) -> str:
-    value = {name: f"coalesce({', '.join(names)})" for name, names in fields.items()}
-    full = _without(_without(value.get("full", "null::text"), TITLES), SUFFIXES)
-    tokens = f"string_split({full}, ' ')"
-    given = _without(value.get("given", "null::text"), TITLES)
-    family = _without(value.get("family", "null::text"), SUFFIXES)
-    sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
+    value = {name: f"coalesce({', '.join(map(quote, names))})" for name, names in fields.items()}
+    names = {n: value.get(n, "null::text") for n in ("given", "family", "full")}
     others = "".join(
-        f", {value.get(n, 'null::text')} as {n}" for n in FIELDS if n not in {"given", "family", "street"}
+        f", {value.get(n, 'null::text')} as {n}"
+        for n in FIELDS
+        if n not in {"given", "family", "street", "full"}
     )
     extra = "".join(f", {value[n]}::text as {n}" for n in fields if n.startswith("x_"))
     street = (
@@ -158,69 +193,40 @@ def _features_query(config: Config, fields: dict[str, list[str]], database: str)
     if "street" not in fields:
         street = "null::text"
     return f"""
-        with fields as (select record_key as unique_id, source,
-            coalesce({given}, case when len({tokens}) > 1 then {tokens}[1] end) as given,
-            coalesce({family}, {tokens}[-1]) as family, lower({street}) as street
-        {others}{extra} from {database}.records.current where source in ({sources}))
-        select *, split_part(email, '@', 1) as email_local,
-            regexp_replace(email_local, '[^0-9]', '', 'g') as email_digits from fields"""
+        with cleaned as (
+            select record_key, source, content, {_without(names["given"], TITLES)} as own_given,
+                {_without(names["family"], SUFFIXES)} as own_family,
+                {_without(names["full"], (*TITLES, *SUFFIXES))} as whole, lower({street}) as street{others}{extra}
+            from temp.inputs
+        ), named as (
+            select * exclude (own_given, own_family, whole),
+                coalesce(own_given, if(contains(whole, ' '), split_part(whole, ' ', 1), null)) as given,
+                coalesce(own_family, split_part(whole, ' ', -1)) as family,
+            from cleaned
+        )
+        select hash(record_key) as unique_id, named.*, split_part(email, '@', 1) as email_local,
+            regexp_replace(email_local, '[^0-9]', '', 'g') as email_digits, formal_names
+        from named left join temp.nicknames on nickname = split_part(given, ' ', 1)"""
 
 
 def _without(name: str, words: tuple[str, ...]) -> str:
     """A name without forms of address, which say nothing about who it is."""
     listed = ", ".join(literal(word) for word in words)
     kept = f"list_filter(string_split({name}, ' '), lambda w: w not in ({listed}))"
-    return f"nullif(array_to_string({kept}, ' '), '')"
+    # names of one word are most of them: only the others are taken apart
+    alone = f"if({name} in ({listed}), null, {name})"
+    return f"if(contains({name}, ' '), nullif(array_to_string({kept}, ' '), ''), {alone})"
 
 
 def _add_nicknames(con: DuckDBPyConnection) -> None:
-    """`formal_names`: the names a given name may stand for, itself included (nicknames are many to many)."""
-    from profile_pipeline.records.normalise import formal_names
+    """temp.nicknames: the formal names a given name may stand for, itself included (nicknames are many to many).
 
-    names = formal_names()
-    table = pa.table({"nickname": list(names), "formal": [sorted({n, *f}) for n, f in names.items()]})
+    Names outside the data set stand for themselves only and have no row: equality says all about them.
+    """
+    names = {name: {name, *formal} for name, formal in normalise.formal_names().items()}
+    for formal in {formal for found in names.values() for formal in found}:
+        names.setdefault(formal, {formal})
+    table = pa.table({"nickname": list(names), "formal_names": [sorted(found) for found in names.values()]})
     con.register("nickname_table", table)
-    con.execute(
-        "create or replace table features as select f.*, coalesce(n.formal, [given]) as formal_names"
-        " from features f left join nickname_table n on n.nickname = split_part(f.given, ' ', 1)"
-    )
+    replace_table(con, "temp.nicknames", "select * from nickname_table")
     con.unregister("nickname_table")
-
-
-def _add_block(con: DuckDBPyConnection, rule: BlockingRule, cap: int) -> tuple[str, int, int]:
-    """Add a hashed key; keys over the cap are refined part by part, what is still over is reported and left."""
-    column = f"block_{rule.name}"
-    con.execute(f"alter table features add column {column} ubigint")
-    con.execute(f"update features set {column} = {_key(rule.parts)}")
-    for depth in range(1, len(rule.refine) + 1):
-        finer = _key(rule.parts, rule.refine[:depth])
-        over = _over(con, rule, column, cap)
-        con.execute(f"update features set {column} = {finer} where {column} in (select k from ({over}))")
-    over = _over(con, rule, column, cap)
-    [(records, keys)] = rows(con, f"select coalesce(sum(n), 0), count(*) from ({over})")
-    con.execute(f"update features set {column} = null where {column} in (select k from ({over}))")
-    return rule.name, int(records), int(keys)
-
-
-def _over(con: DuckDBPyConnection, rule: BlockingRule, column: str, cap: int) -> str:
-    """Query of the keys held by too many records; a weak rule keeps its smallest blocks, within its budget."""
-    counted = f"select {column} as k, count(*) as n from features where {column} is not null group by 1"
-    if rule.weak:
-        most = f"greatest({FREE_PAIRS}, {WEAK_PAIRS} * (select count(*) from features))"
-        [(largest,)] = rows(
-            con,
-            f"""select max(n) from (
-                select n, sum(sum(n * (n - 1) // 2)) over (order by n) as pairs from ({counted}) group by n)
-            where pairs <= {most}""",
-        )
-        cap = max(2, min(cap, WEAK_BLOCK, largest or 2))
-    return f"select * from ({counted}) where n > {cap}"
-
-
-def _key(parts: tuple[str, ...], refine: tuple[str, ...] = ()) -> str:
-    # the hash of a missing value is not missing in DuckDB, and least() skips missing ones: guard, or all
-    # incomplete records would meet; a refinement may be missing, its records stay together and are counted
-    needed = (*parts, *sorted({field for part in parts for field in _needs(part)}))
-    present = " and ".join(f"nullif({part}, '') is not null" for part in needed)
-    finer = "".join(f", coalesce({part}, '')" for part in refine)
-    return f"case when {present} then hash(concat_ws('|', {', '.join(parts)}{finer})) end"

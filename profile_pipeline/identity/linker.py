@@ -1,5 +1,6 @@
-"""Splink, kept quiet: linkers over the `features` table of the scratch database, with frozen frequencies."""
+"""Splink, kept quiet: linkers over `features` of the scratch database, with frozen frequencies."""
 
+import itertools
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import quote, rows, scalar
+from profile_pipeline.warehouse import quote, replace_table, rows
 
 if TYPE_CHECKING:
     from splink import Linker
+
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -31,12 +34,13 @@ def quiet_splink() -> Generator[None]:
                 logger.setLevel(level)
 
 
-def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any], name: str) -> "Linker":
-    """A Splink linker over `features`; the name may be used once in a scratch database."""
+def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any]) -> "Linker":
+    """A Splink linker over `features`."""
     from splink import DuckDBAPI, Linker
 
     api = DuckDBAPI(connection=work)
-    features = api.register(work.table("features"), dataset_display_name=name)
+    # a display name may be used once in a database
+    features = api.register(work.table("features"), dataset_display_name=f"features_{next(_numbers)}")
     # its own check of settings costs more than scoring a small project; a mistake shows as an SQL error
     return Linker(features, wanted, validate_settings=False, log_level=40)
 
@@ -47,29 +51,25 @@ def register_pairs(linker: "Linker", work: DuckDBPyConnection, table: str) -> No
     linker.table_management.register_blocked_pairs_for_predict(frame)
 
 
-def register_frequencies(work: DuckDBPyConnection, linker: "Linker", model_id: str, database: str) -> None:
-    """Give Splink the term frequencies of the model, so that a score never depends on other records."""
+def load_frequencies(work: DuckDBPyConnection, model_id: str, database: str) -> None:
+    """Copy the term frequencies of a model into the scratch database, as frozen_<field>."""
     frequencies = f"{database}.identity.term_frequencies"
-    if not _exists(work, database, "term_frequencies"):
-        return
-    for (field,) in rows(
-        work, f"select distinct field from {frequencies} where model_id = ? order by 1", [model_id]
-    ):
-        if not _exists(work, "scratch", f"frozen_{field}"):
-            work.execute(
-                f"create table frozen_{field} as select value as {quote(field)}, frequency as tf_{field}"
-                f" from {frequencies} where model_id = ? and field = ?",
-                [model_id, field],
-            )
-        frame = linker._db_api.register(work.table(f"frozen_{field}"))
-        linker.table_management.register_term_frequency_lookup(frame, field)
-
-
-def _exists(con: DuckDBPyConnection, database: str, table: str) -> bool:
-    return bool(
-        scalar(
-            con,
-            "select count(*) from duckdb_tables() where database_name = ? and table_name = ?",
-            [database, table],
+    fields = rows(work, f"select distinct field from {frequencies} where model_id = ? order by 1", [model_id])
+    for (field,) in fields:
+        replace_table(
+            work,
+            f"frozen_{field}",
+            f"select value as {quote(field)}, frequency as tf_{field} from {frequencies} where model_id = ? and field = ?",
+            [model_id, field],
         )
+
+
+def register_frequencies(work: DuckDBPyConnection, linker: "Linker") -> None:
+    """Give Splink the frozen frequencies, so that a score never depends on other records."""
+    frozen = rows(
+        work,
+        "select table_name from duckdb_tables() where database_name = 'scratch' and starts_with(table_name, 'frozen_')",
     )
+    for (table,) in frozen:
+        frame = linker._db_api.register(work.table(table))
+        linker.table_management.register_term_frequency_lookup(frame, table.removeprefix("frozen_"))

@@ -11,9 +11,9 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.blocking import BlockingRule, full_caps, project_rules
 from profile_pipeline.identity.comparisons import settings
-from profile_pipeline.identity.features import build_features, match_fields, usable_rules
-from profile_pipeline.identity.training import train
+from profile_pipeline.identity.training import expected_quality, score_sample, train
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import (
     built,
@@ -30,6 +30,8 @@ from profile_pipeline.warehouse import (
 
 FEWEST_RECORDS = 4
 """Below this nothing can be learned: the starting values stay."""
+BUNDLE_VERSION = 2
+"""Changes when a bundle of an older version would not mean the same any more."""
 TABLES = """
 create table if not exists identity.models (
     model_id text primary key, trained_as_of timestamptz, rules text, settings json, manifest json, active boolean);
@@ -45,10 +47,22 @@ class Model:
     settings: dict[str, Any]
     manifest: dict[str, Any]
 
+    @property
+    def threshold(self) -> float:
+        """The match weight above which a pair is a link, chosen in training."""
+        return self.manifest.get("threshold", 0.0)
+
+    def rules(self, config: Config) -> list[BlockingRule]:
+        """The derived blocking rules in use, in the order of their numbers."""
+        return [rule for rule in project_rules(config) if rule.name in self.manifest["caps"]]
+
 
 def rules_fingerprint(config: Config) -> str:
     """Changes whenever a model trained before would not fit the rules any more."""
-    return fingerprint(normalise.VERSION, settings(config))
+    matching = config.identity.matching
+    return fingerprint(
+        normalise.VERSION, settings(config), matching.target_precision, matching.max_block, BUNDLE_VERSION
+    )
 
 
 def active_model(con: DuckDBPyConnection) -> Model | None:
@@ -86,35 +100,39 @@ def _store(con: DuckDBPyConnection, trained: dict[str, Any], manifest: dict[str,
     )
     for field in frequencies:
         con.execute(
-            f"insert into identity.term_frequencies select ?, ?, {quote(field)}, tf from scratch.main.tf_{field}",
+            f"insert into identity.term_frequencies select ?, ?, * from scratch.main.frozen_{field}",
             [model_id, field],
         )
 
 
 def _train(work: DuckDBPyConnection, config: Config, database: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    capped = build_features(work, config, database)
-    wanted = settings(config)
+    work.execute(f"create or replace view features as select * from {database}.identity.features")
+    wanted, rules = settings(config), project_rules(config)
+    matching = config.identity.matching
     manifest: dict[str, Any] = {
         "records": scalar(work, "select count(*) from features"),
-        "capped_blocks": capped,
         "frequencies": _term_frequencies(work, wanted),
+        "caps": full_caps(rules, matching.max_block),
         "household": None,
+        "threshold": 0.0,
     }
     if not wanted["comparisons"] or manifest["records"] < FEWEST_RECORDS:
         return wanted, {**manifest, "note": "nothing to learn from: starting values kept"}
-    weak = {rule.name for rule in usable_rules(set(match_fields(config))) if rule.weak}
-    person, household, notes = train(work, wanted, config.identity.matching.max_training_pairs, weak)
-    return person, {**manifest, **notes, "household": household}
+    trained = train(work, wanted, rules, matching.max_training_pairs, matching.max_block)
+    score_sample(work, trained)
+    quality = expected_quality(work, matching.target_precision)
+    found = {"household": trained.household, "caps": trained.caps, **trained.notes, **quality}
+    return trained.settings, {**manifest, **found}
 
 
 def _term_frequencies(work: DuckDBPyConnection, wanted: dict[str, Any]) -> list[str]:
-    """Relative frequency of each value among filled ones, frozen with the model as tables tf_<field>."""
+    """Relative frequency of each value among filled ones, frozen with the model as tables frozen_<field>."""
     levels = [level for comparison in wanted["comparisons"] for level in comparison["comparison_levels"]]
     fields = sorted({level["tf_adjustment_column"] for level in levels if "tf_adjustment_column" in level})
     for field in fields:
         work.execute(
-            f"create or replace table tf_{field} as select {quote(field)},"
-            f" count(*) / sum(count(*)) over () as tf from features where {quote(field)} is not null group by 1"
+            f"create or replace table frozen_{field} as select {quote(field)},"
+            f" count(*) / sum(count(*)) over () as tf_{field} from features where {quote(field)} is not null group by 1"
         )
     return fields
 

@@ -16,6 +16,7 @@ Pair = tuple[int, int]
 
 
 LIMIT_BROKEN = "a limit of identity.yaml"
+DECIDED_APART = "a decision keeps them apart"
 CONTRADICTED = "other records of both contradict it"
 """Why a link does not hold."""
 
@@ -43,6 +44,8 @@ class Group:
     scorable: int
     held: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     ties: dict[int, Tie] = field(default_factory=dict)
+    apart: set[int] = field(default_factory=set)
+    """Groups that a decision keeps apart from this one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Component:
     nodes: list[int]
     scorable: set[int]
     strong: list[Pair]
-    """Links by strong identifiers, strongest first."""
+    """Links by decisions and strong identifiers, strongest first."""
+    apart: list[Pair]
+    """Pairs that were decided not to be one person."""
     scores: list[tuple[int, int, float, bool]]
     """Scored pairs: nodes, match weight, and whether the pair is a link."""
     values: dict[int, list[tuple[str, str]]]
@@ -68,7 +73,7 @@ class Bounds:
     unscored: float
 
     def allow(self, a: Group, b: Group) -> bool:
-        """Whether two groups may be one profile."""
+        """Whether no limit keeps two groups from being one profile."""
         if len(a.nodes) + len(b.nodes) > self.size:
             return False
         common = a.held.keys() & b.held.keys()
@@ -79,14 +84,21 @@ def refine(component: Component, bounds: Bounds) -> tuple[list[list[int]], list[
     """Groups of nodes, each sorted, and the links between groups with the reason why they do not hold."""
     groups = _singles(component)
     member = {node: node for node in component.nodes}
+    for left, right in component.apart:
+        groups[left].apart.add(right)
+        groups[right].apart.add(left)
     for left, right in component.strong:
         a, b = member[left], member[right]
-        if a != b and bounds.allow(groups[a], groups[b]):
+        if a != b and _may_unite(groups, a, b, bounds):
             _unite(groups, member, a, b)
     _tie(groups, member, component.scores)
     _agglomerate(groups, member, bounds)
     links = [*component.strong, *((left, right) for left, right, _, is_link in component.scores if is_link)]
     return [sorted(group.nodes) for group in groups.values()], _cut(groups, member, links, bounds)
+
+
+def _may_unite(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> bool:
+    return b not in groups[a].apart and bounds.allow(groups[a], groups[b])
 
 
 def _singles(component: Component) -> dict[int, Group]:
@@ -126,7 +138,7 @@ def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bound
     while heap:
         _, a, b, *sizes = heapq.heappop(heap)
         current = a in groups and b in groups and sizes == [len(groups[a].nodes), len(groups[b].nodes)]
-        if current and bounds.allow(groups[a], groups[b]):
+        if current and _may_unite(groups, a, b, bounds):
             _unite(groups, member, a, b)
             for other in groups[a].ties:
                 for offer in _offers(groups, min(a, other), max(a, other), bounds):
@@ -150,6 +162,10 @@ def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> 
         kept.held[kind] |= held
     for node in gone.nodes:
         member[node] = a
+    for other in gone.apart:
+        groups[other].apart.remove(b)
+        groups[other].apart.add(a)
+    kept.apart |= gone.apart
     kept.ties.pop(b, None)
     for other, tie in gone.ties.items():
         if other != a:
@@ -166,6 +182,11 @@ def _cut(
     for left, right in links:
         a, b = member[left], member[right]
         if a != b:
-            broken = not bounds.allow(groups[a], groups[b])
-            found.append((left, right, LIMIT_BROKEN if broken else CONTRADICTED))
+            found.append((left, right, _reason(groups[a], groups[b], b, bounds)))
     return found
+
+
+def _reason(one: Group, other: Group, name: int, bounds: Bounds) -> str:
+    if name in one.apart:
+        return DECIDED_APART
+    return CONTRADICTED if bounds.allow(one, other) else LIMIT_BROKEN

@@ -1,135 +1,110 @@
-"""Match weights of pairs: candidates found by blocking, and the pairs inside a piece that no rule found.
+"""Match weights of pairs of records, with Splink: the one place where pairs are scored.
 
 Match weight: log2 of P(one person) / (P(one household) + P(strangers)), with Splink's weights of the person
 model and of the household model. Under one model it depends on the two records only.
 """
 
-import numpy as np
-import pyarrow as pa
+import math
+from typing import Any
+
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.components import pieces
 from profile_pipeline.identity.linker import make_linker, quiet_splink, register_frequencies, register_pairs
-from profile_pipeline.identity.model import Model
-from profile_pipeline.identity.training import rule_sql
-from profile_pipeline.warehouse import literal, replace_table, rows, scalar
+from profile_pipeline.warehouse import replace_table, scalar
 
-EMPTY = (
-    "select ''::text as left_key, ''::text as right_key, 0.0::double as match_weight,"
-    " 0.0::double as match_probability, ''::text as evidence limit 0"
-)
-CLOSED = "not found by blocking; compared because others link both"
+Settings = dict[str, Any]
+SCORED = "(match_key text, join_key_l ubigint, join_key_r ubigint, match_weight double, relief double)"
+"""Grain: one row a pair; `relief` is what a shared household explains, in bits, already taken off the weight."""
+MOST_AT_ONCE = 4_000_000
+"""Pairs scored in one query: bounds the memory of the two joins behind it."""
 
 
-def score_candidates(work: DuckDBPyConnection, model: Model, floor: float, database: str) -> None:
-    """Write `scored`: the pairs that blocking finds, from the floor up, with their evidence."""
-    _weigh(work, model, database, "candidates", floor=floor)
-    rules = model.settings["blocking_rules_to_generate_predictions"]
-    found_by = ", ".join(literal("found by " + rule_sql(rule).split("block_")[-1]) for rule in rules)
-    evidence = f"[{found_by}][match_key::integer + 1]"
-    replace_table(work, "scored", f"{_scored_query('candidates', evidence)} where weight >= {floor}")
-
-
-def score_closures(work: DuckDBPyConnection, model: Model, threshold: float, database: str) -> float | None:
-    """Add to `scored` every pair inside a piece that is not there yet; their mean weight, None without any.
-
-    A piece is a component of links by `strong` and `scored`, cut down where it is too large to know every pair.
-    """
-    _write_pieces(work, threshold, database)
-    found = replace_table(
-        work,
-        "unfound",
-        """select '0' as match_key, a.record_key as join_key_l, b.record_key as join_key_r
-        from pieces a join pieces b on a.piece = b.piece and a.record_key < b.record_key
-        anti join scored s on s.left_key = a.record_key and s.right_key = b.record_key""",
-    )
-    if not found:
-        return None
-    _weigh(work, model, database, "closures", pairs="unfound")
-    work.execute(f"insert into scored {_scored_query('closures', literal(CLOSED))}")
-    mean = scalar(work, "select avg(least(greatest(match_weight, -10), 0)) from closures")
-    return float(f"{mean:.6g}")
-
-
-def _weigh(
+def score_pairs(
     work: DuckDBPyConnection,
-    model: Model,
-    database: str,
-    name: str,
+    settings: Settings,
+    household: Settings | None,
+    pairs: str,
+    scored: str,
     *,
-    pairs: str = "",
     floor: float | None = None,
+) -> int:
+    """Add to the table `scored` the weights of the pairs of a table, from the floor up; the number of pairs looked at.
+
+    Needs `features` and the model's frozen frequencies in the scratch database, and there `pairs` as
+    (match_key, join_key_l, join_key_r).
+    """
+    work.execute(f"create table if not exists {scored} {SCORED}")
+    total = scalar(work, f"select count(*) from {pairs}")
+    parts = -(-total // MOST_AT_ONCE)
+    for part in range(parts):
+        share = pairs
+        if parts > 1:
+            share = "pairs_part"
+            replace_table(work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
+        with quiet_splink():
+            _score_part(work, (settings, household), share, scored, floor)
+    work.execute("drop table if exists pairs_part")
+    return total
+
+
+def _score_part(
+    work: DuckDBPyConnection,
+    models: tuple[Settings, Settings | None],
+    pairs: str,
+    scored: str,
+    floor: float | None,
 ) -> None:
-    """Table of pairs with the weights of both models; blocks when no table of pairs is given."""
-    with quiet_splink():
-        linker = make_linker(work, model.settings, f"{name}_persons")
-        register_frequencies(work, linker, model.model_id, database)
-        if pairs:
-            register_pairs(linker, work, pairs)
-        found = linker.inference.predict(threshold_match_weight=floor, warning_mode="never").physical_name
-        replace_table(
-            work,
-            name,
-            f"select match_key, unique_id_l as join_key_l, unique_id_r as join_key_r, match_weight from {found}",
-        )
-        work.execute(f"drop table {found}")
-        _add_household_weights(work, model, database, name)
-
-
-def _add_household_weights(work: DuckDBPyConnection, model: Model, database: str, name: str) -> None:
-    work.execute(f"alter table {name} add column household_weight double")
-    settings = model.manifest.get("household")
-    if not settings or not scalar(work, f"select count(*) from {name}"):
-        return
-    linker = make_linker(work, settings, f"{name}_households")
-    register_frequencies(work, linker, model.model_id, database)
-    register_pairs(linker, work, name)
-    found = linker.inference.predict(warning_mode="never").physical_name
-    replace_table(
-        work,
-        name,
-        f"""select n.* replace (h.match_weight as household_weight) from {name} n
-        join {found} h on h.unique_id_l = n.join_key_l and h.unique_id_r = n.join_key_r""",
+    person, household = models
+    detailed = {**person, "retain_intermediate_calculation_columns": household is not None}
+    found = predicted(work, detailed, pairs, floor)
+    relief = (
+        f"log2(1 + pow(2, least({household_weight_query(person, household)}, 1000)))" if household else "0.0"
+    )
+    least = "" if floor is None else f"where match_weight - relief >= {floor}"
+    work.execute(
+        f"""insert into {scored}
+        select match_key, unique_id_l, unique_id_r, match_weight - relief, relief
+        from (select match_key, unique_id_l, unique_id_r, match_weight, {relief} as relief from {found}) {least}"""
     )
     work.execute(f"drop table {found}")
 
 
-def _scored_query(name: str, evidence: str) -> str:
-    return f"""
-        with weighed as (
-            select *, log2(1 + pow(2, least(coalesce(household_weight, -1000), 1000))) as relief,
-                match_weight - relief as weight
-            from {name}
-        )
-        select least(join_key_l, join_key_r) as left_key, greatest(join_key_l, join_key_r) as right_key,
-            weight as match_weight, 1 / (1 + pow(2, -least(greatest(weight, -500), 500))) as match_probability,
-            {evidence} || if(relief >= 0.5, '; a shared household explains '
-                || round(relief, 1)::decimal(9, 1) || ' bits', '') as evidence
-        from weighed"""
+def household_weight_query(person: Settings, household: Settings) -> str:
+    """SQL: the household model's match weight of a pair, from the levels that the person model found.
+
+    Both models see the same levels. Splink shows the weight of each level, and within a comparison every level has
+    a weight of its own (`distinct_weights`), so the weight names the level. The term-frequency part is the same in both.
+    """
+    levels = {c["output_column_name"]: c["comparison_levels"] for c in person["comparisons"]}
+    prior = household["probability_two_random_records_match"]
+    terms = [repr(math.log2(prior / (1 - prior)))]
+    for comparison in household["comparisons"]:
+        name = comparison["output_column_name"]
+        pairs = [
+            (log2_factor(seen), log2_factor(level))
+            for seen, level in zip(levels[name], comparison["comparison_levels"], strict=True)
+            if not level.get("is_null_level")
+        ]
+        cases = " ".join(f"when abs(mw_{name} - {a!r}) < 1e-7 then {b!r}" for a, b in pairs)
+        terms.append(f"case {cases} else 0.0 end")
+        if any("tf_adjustment_column" in level for level in levels[name]):
+            terms.append(f"mw_tf_adj_{name}")
+    return " + ".join(terms)
 
 
-def _write_pieces(work: DuckDBPyConnection, threshold: float, database: str) -> None:
-    """Table `pieces` (record_key, piece), of the records that matching compares."""
-    replace_table(
-        work,
-        "numbered",
-        f"select record_key, row_number() over (order by record_key) - 1 as n from {database}.identity.nodes",
-    )
-    links = work.execute(
-        f"""select l.n as l, r.n as r, w from (
-            select left_key, right_key, 1000.0 as w from strong
-            union all select left_key, right_key, match_weight from scored where match_weight >= {threshold}
-        ) join numbered l on l.record_key = left_key join numbered r on r.record_key = right_key"""
-    ).fetchnumpy()
-    [(size,)] = rows(work, "select count(*) from numbered")
-    left, right = (np.ma.getdata(links[side]).astype(np.int64) for side in ("l", "r"))
-    labels = pieces(left, right, np.ma.getdata(links["w"]).astype(np.float64), size)
-    work.register("labels", pa.table({"n": np.arange(size), "piece": labels}))
-    replace_table(
-        work,
-        "pieces",
-        "select record_key, piece from labels join numbered using (n)"
-        " semi join features on features.unique_id = record_key"
-        " where piece in (select piece from labels group by 1 having count(*) > 1)",
-    )
-    work.unregister("labels")
+def log2_factor(level: Settings) -> float:
+    """The match weight of a level: log2 of its Bayes factor m / u (Fellegi and Sunter 1969)."""
+    return math.log2(level["m_probability"] / level["u_probability"])
+
+
+def predicted(work: DuckDBPyConnection, settings: Settings, pairs: str, floor: float | None = None) -> str:
+    """Splink's own table of scores for a table of pairs; the caller drops it."""
+    linker = make_linker(work, settings)
+    register_frequencies(work, linker)
+    register_pairs(linker, work, pairs)
+    return linker.inference.predict(threshold_match_weight=floor, warning_mode="never").physical_name
+
+
+def probability_query(weight: str) -> str:
+    """SQL: the match probability of a match weight."""
+    return f"1 / (1 + pow(2, -least(greatest({weight}, -500), 500)))"

@@ -24,6 +24,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.identity.clusters import build_clusters
 from profile_pipeline.identity.edges import build_edges
+from profile_pipeline.identity.features import build_features
 from profile_pipeline.identity.model import ensure_model
 from profile_pipeline.identity.newest_link import Identity, Observation, newest_link
 from profile_pipeline.identity.nodes import build_nodes
@@ -134,10 +135,11 @@ def _resolved(lines: list[Line], config: Config) -> Generator[DuckDBPyConnection
         build_current(con, config)
         build_events(con, config)
         build_nodes(con, config)
+        build_features(con, config)
         ensure_model(con, config)
         build_edges(con, config)
         build_clusters(con, config)
-        profile_ids.assign_profile_ids(con)
+        profile_ids.assign_profile_ids(con, config)
         build_relationships(con, config)
         yield con
 

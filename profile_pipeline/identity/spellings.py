@@ -4,6 +4,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.components import connected
 from profile_pipeline.warehouse import literal
 
 
@@ -11,26 +12,29 @@ def duplicates_avoided(con: DuckDBPyConnection, config: Config) -> int:
     """Profiles that keys in their delivered spelling would have made in addition.
 
     Groups of nodes that share a person identifier, counted twice: keyed by the raw and by the normalised value.
-    John.Greene@luma.com and john.greene@luma.com are two groups in the first count and one in the second.
+    John.Greene@luma.com and john.greene@luma.com are two groups in the first count and one in the second. Values
+    that one node has alone are the same in both counts and left out.
     """
     people = [name for name, space in config.namespaces.items() if space.kind == "person"]
-    return _groups(con, people, "coalesce(raw_value, value)") - _groups(con, people, "value")
-
-
-def _groups(con: DuckDBPyConnection, namespaces: list[str], key: str) -> int:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    listed = ", ".join(map(literal, namespaces)) or "null"
-    pairs = con.sql(
-        f"""select dense_rank() over (order by record_key) - 1 as node,
-            dense_rank() over (order by namespace, {key}) - 1 as identifier
-        from identity.identifiers where namespace in ({listed})
-            and (namespace, value) not in (select (namespace, value) from identity.generic_values)"""
+    listed = ", ".join(map(literal, people)) or "null"
+    found = con.sql(
+        f"""with held as (
+            select record_key, hash(namespace, value) as value_key, hash(namespace, coalesce(raw_value, value)) as raw_key
+            from identity.identifiers where namespace in ({listed})
+                and (namespace, value) not in (select (namespace, value) from identity.generic_values)
+        ), shared as (select value_key from held group by value_key having count(*) > 1)
+        select hash(record_key) as node, value_key, raw_key from held semi join shared using (value_key)"""
     ).fetchnumpy()
-    nodes, identifiers = (np.ma.getdata(pairs[side]).astype(np.int64) for side in ("node", "identifier"))
+    node, value, raw = (
+        np.unique(np.ma.getdata(found[column]), return_inverse=True)[1]
+        for column in ("node", "value_key", "raw_key")
+    )
+    return _groups(node, raw) - _groups(node, value)
+
+
+def _groups(nodes: np.ndarray, identifiers: np.ndarray) -> int:
     if not len(nodes):
         return 0
-    size = int(nodes.max()) + 1 + int(identifiers.max()) + 1
-    edges = (np.ones(len(nodes), dtype=np.int8), (nodes, identifiers + nodes.max() + 1))
-    return int(connected_components(coo_array(edges, shape=(size, size)), directed=False)[0])
+    first = int(nodes.max()) + 1
+    labels = connected(nodes, identifiers + first, first + int(identifiers.max()) + 1)
+    return int(labels.max()) + 1

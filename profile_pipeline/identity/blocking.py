@@ -1,0 +1,302 @@
+"""Candidate pairs: records that agree on a blocking key, with a cap on how many may share a key.
+
+A key held by too many records is refined, part by part; what is still too large after that is left out and reported
+with the matches it is estimated to cost. The effective key of a record depends on the records in its own block only,
+so a change re-keys the blocks it touches and nothing else. Caps are frozen with the model.
+
+Keys are 64-bit hashes of (rule, parts, refinements): one integer join finds the pairs of all rules.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.identity.features import FIELDS, match_fields
+from profile_pipeline.warehouse import replace_table, rows, scalar
+
+
+@dataclass(frozen=True)
+class BlockingRule:
+    """Records whose `parts` agree are compared; a key held by too many is refined by `refine`, in order.
+
+    A weak rule finds few matches among many pairs: its blocks are smaller and its pairs are budgeted.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    refine: tuple[str, ...] = ()
+    weak: bool = False
+
+
+RULES = (
+    BlockingRule("national_id", ("national_id",)),
+    BlockingRule("email", ("email",), ("given", "birth_date")),
+    BlockingRule("phone", ("phone",), ("given", "birth_date")),
+    BlockingRule("names", ("least(given, family)", "greatest(given, family)"), ("birth_date", "postcode")),
+    BlockingRule("birth_date_family", ("birth_date", "left(family, 3)"), ("left(given, 1)", "postcode")),
+    BlockingRule("birth_date_given", ("birth_date", "left(given, 3)"), ("left(family, 1)", "postcode")),
+    BlockingRule("birth_date_swapped", ("birth_date", "least(left(given, 2), left(family, 2))"), ("given",)),
+    BlockingRule("birth_date_postcode", ("birth_date", "postcode")),
+    BlockingRule("postcode_family", ("postcode", "left(family, 3)"), ("left(given, 1)",)),
+    BlockingRule("postcode_given", ("postcode", "left(given, 3)"), ("left(family, 1)",)),
+    BlockingRule("street_given", ("street", "left(given, 2)"), ("left(family, 1)", "city")),
+    BlockingRule("street_family", ("street", "left(family, 2)"), ("left(given, 1)", "city")),
+    BlockingRule(
+        "prefixes_year", ("left(given, 3)", "left(family, 4)", "left(birth_date, 4)"), ("city", "postcode")
+    ),
+    BlockingRule("family_month_day", ("family", "substr(birth_date, 6)"), ("left(given, 1)",)),
+    BlockingRule("local_part", ("email_local",), ("given", "birth_date")),
+    BlockingRule(
+        "given_family_city", ("left(given, 2)", "left(family, 2)", "city"), ("left(birth_date, 4)",)
+    ),
+    BlockingRule(
+        "initial_family",
+        ("left(given, 1)", "family"),
+        ("left(birth_date, 4)", "left(postcode, 3)", "city"),
+        weak=True,
+    ),
+    BlockingRule("birth_date", ("birth_date",), ("left(given, 1)", "left(family, 1)"), weak=True),
+    BlockingRule(
+        "family_end_year", ("right(family, 4)", "left(birth_date, 4)"), ("left(given, 1)",), weak=True
+    ),
+)
+WEAK_BLOCK, WEAK_PAIRS, FREE_PAIRS = 50, 3, 100_000
+"""Records in a block of a weak rule; pairs a record, and pairs in all that such a rule may make in any case."""
+BUDGET_RECORDS = 100_000
+"""Records from which the budget of a weak rule is taken from a sample of its blocks."""
+Caps = dict[str, list[int]]
+"""By rule: records a key may hold before it is refined for the first, second ... time; the last cap drops it."""
+KEYS = "(rule utinyint not null, base ubigint not null, key ubigint, unique_id ubigint not null)"
+"""Grain: one row a record and rule; `base` is the key as the rule says, `key` the one in use, null when dropped."""
+
+
+def usable_rules(fields: set[str]) -> list[BlockingRule]:
+    """The blocking rules whose fields exist in this project; refinements are cut to what exists."""
+    known = fields | ({"given", "family"} if "full" in fields else set())
+    rules = [rule for rule in RULES if all(_needs(part) <= known for part in rule.parts)]
+    for extra in sorted(field for field in fields if field.startswith("x_")):
+        rules += [rule for rule in _extra_rules(extra) if {"given", "family"} <= known]
+    return [
+        BlockingRule(rule.name, rule.parts, tuple(r for r in rule.refine if _needs(r) <= known), rule.weak)
+        for rule in rules
+    ]
+
+
+def _extra_rules(field: str) -> list[BlockingRule]:
+    return [
+        BlockingRule(f"{field}_family", (field, "left(family, 4)"), ("left(given, 1)",), weak=True),
+        BlockingRule(f"{field}_given", (field, "left(given, 3)"), ("left(family, 1)",), weak=True),
+    ]
+
+
+def _needs(part: str) -> set[str]:
+    words = set(re.findall(r"[a-z_]+", part.replace("email_local", "email")))
+    return {name for name in words if name in FIELDS or name.startswith("x_")}
+
+
+def own_rules(config: Config) -> list[str | dict[str, Any]]:
+    """Blocking rules in plain Splink form that the project puts in place of the derived ones; usually none."""
+    return config.identity.matching.settings.get("blocking_rules_to_generate_predictions", [])
+
+
+def project_rules(config: Config) -> list[BlockingRule]:
+    """The derived rules of a project, none where it brings its own."""
+    return [] if own_rules(config) else usable_rules(set(match_fields(config)))
+
+
+def as_splink(rule: BlockingRule) -> str:
+    """The rule as a plain Splink blocking rule over the match fields, without caps."""
+    return " and ".join(f"{_sided(part, 'l')} = {_sided(part, 'r')}" for part in rule.parts)
+
+
+def _sided(part: str, side: str) -> str:
+    return re.sub(r"\b[a-z_]\w*\b(?!\()", lambda word: f"{side}.{word[0]}", part)
+
+
+def full_caps(rules: Sequence[BlockingRule], cap: int) -> Caps:
+    """Caps where nothing is known yet: the same at every refinement."""
+    return {rule.name: [cap] * (len(rule.refine) + 1) for rule in rules}
+
+
+def write_all_keys(
+    work: DuckDBPyConnection,
+    rules: Sequence[BlockingRule],
+    caps: Caps,
+    features: str,
+    sampled: str = "true",
+) -> None:
+    """Write `keys` into the scratch database (grain: record and rule): whole blocks that hold a sampled record."""
+    work.execute(f"create or replace table keys {KEYS}")
+    for number, rule in enumerate(rules):
+        _insert_base(work, "keys", number, rule, features)
+    if sampled != "true":
+        replace_table(
+            work, "keys", f"from keys semi join (select base from keys where {sampled}) using (base)"
+        )
+    _refine(work, "keys", rules, caps, features)
+
+
+def write_changed_keys(
+    work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str, kept: str
+) -> None:
+    """Write `keys`: the new keys of all records in blocks that `changed` records left or joined, where they can differ.
+
+    `kept` is the table of keys from before. Adds to `changed` (unique_id) the records whose own key changed because
+    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record.
+    """
+    work.execute(f"create or replace table keys {KEYS}")
+    for number, rule in enumerate(rules):
+        _insert_base(work, "keys", number, rule, features, "unique_id in (select unique_id from changed)")
+    replace_table(
+        work,
+        "others",
+        f"""with bases as (
+            select base from keys union select base from {kept} where unique_id in (select unique_id from changed)
+        )
+        select * from {kept} semi join bases using (base) anti join changed using (unique_id)""",
+    )
+    replace_table(
+        work,
+        "regrouped",
+        f"""select base from (select *, false as old from keys union all select *, true from others)
+        group by base having count(*) > {_cap_of(rules, caps, 0)} or bool_or(old and key is distinct from base)""",
+    )
+    work.execute(
+        "insert into keys select rule, base, base, unique_id from others semi join regrouped using (base)"
+    )
+    _refine(work, "keys", rules, caps, features)
+    replace_table(
+        work,
+        "rekeyed",
+        """select distinct o.unique_id from others o join keys k using (base, unique_id)
+        where o.key is distinct from k.key""",
+    )
+    work.execute(
+        f"""insert into keys select rule, base, key, unique_id from {kept}
+        semi join rekeyed using (unique_id) anti join keys using (base, unique_id)"""
+    )
+    work.execute("insert into changed from rekeyed")
+    work.execute("drop table others; drop table regrouped; drop table rekeyed")
+
+
+def _insert_base(
+    work: DuckDBPyConnection, table: str, number: int, rule: BlockingRule, features: str, where: str = "true"
+) -> None:
+    """The hash of a missing value is not missing in DuckDB, and least() skips missing ones: guard, or all meet."""
+    needed = (*rule.parts, *sorted({field for part in rule.parts for field in _needs(part)}))
+    present = " and ".join(f"nullif({part}, '') is not null" for part in needed)
+    work.execute(
+        f"""insert into {table} select {number}, hash({number}, {", ".join(rule.parts)}) as k, k, unique_id
+        from {features} where {present} and {where}"""
+    )
+
+
+def _refine(
+    work: DuckDBPyConnection, table: str, rules: Sequence[BlockingRule], caps: Caps, features: str
+) -> None:
+    """Give the records of too large keys finer ones, in place. `table` holds whole blocks (equal `base`) or none of one."""
+    replace_table(
+        work,
+        "large",
+        f"""select rule, base, key, unique_id from {table} semi join (
+            select base from {table} group by base having count(*) > {_cap_of(rules, caps, 0)}) using (base)""",
+    )
+    for depth in range(max((len(rule.refine) for rule in rules), default=0)):
+        replace_table(
+            work,
+            "large",
+            f"""select rule, base, if(o.key is null, k.key, {_refined(rules, depth)}) as key, unique_id
+            from large k join {features} using (unique_id) left join ({_over(rules, caps, depth)}) o using (key)""",
+        )
+    replace_table(
+        work,
+        "large",
+        f"select rule, base, if(o.key is null, k.key, null) as key, unique_id from large k"
+        f" left join ({_over(rules, caps, -1)}) o using (key)",
+    )
+    replace_table(
+        work,
+        table,
+        f"select * from {table} anti join (select distinct base from large) using (base) union all select * from large",
+    )
+    work.execute("drop table large")
+
+
+def _cap_of(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
+    """SQL: the cap of the rule of a group at a depth; none where the rule is not refined that often."""
+    known = [(n, caps[rule.name]) for n, rule in enumerate(rules)]
+    cases = [(n, own[depth]) for n, own in known if depth < 0 or depth < len(own) - 1 or depth == 0]
+    listed = " ".join(f"when {n} then {cap}" for n, cap in cases)
+    return f"case any_value(rule) {listed} else 1000000000 end" if cases else "1000000000"
+
+
+def _over(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
+    """Query of the keys in `large` that are too large for their rule."""
+    return f"select key from large where key is not null group by key having count(*) > {_cap_of(rules, caps, depth)}"
+
+
+def _refined(rules: Sequence[BlockingRule], depth: int) -> str:
+    # a refinement may be missing: its records stay together and are counted
+    cases = [
+        f"when {n} then hash({n}, {', '.join(rule.parts)}"
+        + "".join(f", coalesce({part}, '')" for part in rule.refine[: depth + 1])
+        + ")"
+        for n, rule in enumerate(rules)
+        if len(rule.refine) > depth
+    ]
+    return f"case rule {' '.join(cases)} else k.key end"
+
+
+def weak_caps(work: DuckDBPyConnection, rules: Sequence[BlockingRule], cap: int, features: str) -> Caps:
+    """Caps to freeze with a model: a weak rule keeps its smallest blocks, within its budget of pairs.
+
+    The budget decides anew after each refinement, so the caps of a rule are found one depth at a time, from a
+    sample of blocks where there are many.
+    """
+    caps = full_caps(rules, cap)
+    records = scalar(work, f"select count(*) from {features}")
+    parts = max(1, records // BUDGET_RECORDS)
+    for rule in (rule for rule in rules if rule.weak):
+        work.execute(f"create or replace table keys {KEYS}")
+        _insert_base(work, "keys", 0, rule, features)
+        replace_table(work, "keys", f"from keys where base % {parts} = 0")
+        own: list[int] = []
+        for depth in range(len(rule.refine) + 1):
+            own.append(_budgeted_cap(work, cap, max(FREE_PAIRS, WEAK_PAIRS * records) // parts))
+            if depth < len(rule.refine):
+                replace_table(
+                    work,
+                    "keys",
+                    f"""select rule, base, if(o.key is null, k.key, {_refined([rule], depth)}) as key, unique_id
+                    from keys k join {features} using (unique_id) left join (
+                        select key from keys group by key having count(*) > {own[-1]}) o using (key)""",
+                )
+        caps[rule.name] = own
+    work.execute("drop table if exists keys")
+    return caps
+
+
+def _budgeted_cap(work: DuckDBPyConnection, cap: int, most: int) -> int:
+    [(largest,)] = rows(
+        work,
+        f"""select max(n) from (
+            select n, sum(sum(n * (n - 1) // 2)) over (order by n) as pairs
+            from (select count(*) as n from keys group by key) group by n)
+        where pairs <= {most}""",
+    )
+    return max(2, min(cap, WEAK_BLOCK, largest or 2))
+
+
+def pairs_query(left: str, right: str, condition: str) -> str:
+    """Grain: one row a candidate pair with the number of the first rule that finds it (`match_key`, as Splink has it).
+
+    The smaller hash is the left side, so that a pair reads the same whoever came first.
+    """
+    return f"""
+        select min(a.rule)::text as match_key, least(a.unique_id, b.unique_id) as join_key_l,
+            greatest(a.unique_id, b.unique_id) as join_key_r
+        from {left} a join {right} b on a.key = b.key and {condition} group by 2, 3"""

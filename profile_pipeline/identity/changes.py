@@ -1,0 +1,39 @@
+"""What a step of the identity stage still has to look at: the queue that makes cost follow the change.
+
+A step notes the nodes it touched for the step after it, in the transaction that touched them; that step takes the
+notes away in the transaction that deals with them. So nothing is lost or done twice when a run is killed between.
+"""
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.warehouse import built, facts, literal
+
+TABLE = "create table if not exists identity.changes (stage text not null, record_key text not null)"
+
+
+def note(con: DuckDBPyConnection, stage: str, keys: str) -> None:
+    """Queue the nodes that a query gives (one column, `record_key`) for a stage."""
+    con.execute(TABLE)
+    con.execute(f"insert into identity.changes select distinct {literal(stage)}, record_key from ({keys})")
+
+
+def noted_query(stage: str, database: str = "") -> str:
+    """Grain: one row a queued node of a stage."""
+    prefix = f"{database}." if database else ""
+    return f"select distinct record_key from {prefix}identity.changes where stage = {literal(stage)}"
+
+
+def forget(con: DuckDBPyConnection, stage: str) -> None:
+    """Take a stage's notes away: they have been dealt with, or everything was computed afresh."""
+    con.execute(TABLE)
+    con.execute("delete from identity.changes where stage = ?", [stage])
+
+
+def continues(con: DuckDBPyConnection, table: str, base: str) -> bool:
+    """Whether a table was last written by this code under the same rules, so that only changes have to be looked at."""
+    return built(con, table) is not None and facts(con, table).get("base") == base
+
+
+def last_full(con: DuckDBPyConnection, table: str) -> str:
+    """The fingerprint of the last time a table was computed as a whole: part of the base of what follows it."""
+    return facts(con, table).get("full", "")

@@ -1,0 +1,75 @@
+"""Components of links, and the pairs inside them that no blocking rule found: what they say counts too.
+
+A piece is a component cut down, where it is too large to know every pair of it, along its weakest links.
+"""
+
+import numpy as np
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.identity.components import Ints, connected, pieces
+from profile_pipeline.warehouse import replace_table, scalar
+
+CLOSED = "not found by blocking; compared because others link both"
+
+
+def write_components(work: DuckDBPyConnection, links: str) -> None:
+    """Write `numbered` (record_key, n) and `components` (record_key, component_key) of the `affected` nodes.
+
+    A component is named by its smallest record key.
+    """
+    replace_table(
+        work,
+        "numbered",
+        "select record_key, (row_number() over () - 1)::bigint as n from affected",
+    )
+    replace_table(
+        work,
+        "numbered_links",
+        f"""select l.n as l, r.n as r, weight from ({links})
+        join numbered l on l.record_key = left_key join numbered r on r.record_key = right_key""",
+    )
+    left, right, _ = _arrays(work)
+    size = scalar(work, "select count(*) from numbered")
+    _register(work, connected(left, right, size))
+    replace_table(
+        work,
+        "components",
+        "select record_key, min(record_key) over (partition by label) as component_key from numbered join labels using (n)",
+    )
+    work.unregister("labels")
+
+
+def write_pairs(work: DuckDBPyConnection, known: str) -> None:
+    """Write `unfound`: the pairs of matched records inside one piece that are not among the known ones."""
+    left, right, weight = _arrays(work)
+    size = scalar(work, "select count(*) from numbered")
+    _register(work, pieces(left, right, weight, size))
+    replace_table(
+        work,
+        "piece_members",
+        """select label, unique_id from labels
+        semi join (select label from labels group by label having count(*) > 1) using (label)
+        join numbered using (n) join features using (record_key)""",
+    )
+    work.unregister("labels")
+    replace_table(
+        work,
+        "unfound",
+        f"""select '0' as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
+        from piece_members a join piece_members b on a.label = b.label and a.unique_id < b.unique_id
+        anti join (
+            select least(hash(left_key), hash(right_key)) as low, greatest(hash(left_key), hash(right_key)) as high
+            from ({known})) k on k.low = a.unique_id and k.high = b.unique_id""",
+    )
+    work.execute("drop table piece_members; drop table numbered_links")
+
+
+def _arrays(work: DuckDBPyConnection) -> tuple[Ints, Ints, np.ndarray]:
+    found = work.execute("select l, r, weight from numbered_links").fetchnumpy()
+    left, right, weight = (np.ma.getdata(found[column]) for column in ("l", "r", "weight"))
+    return left.astype(np.int64), right.astype(np.int64), weight.astype(np.float64)
+
+
+def _register(work: DuckDBPyConnection, labels: Ints) -> None:
+    work.register("labels", pa.table({"n": np.arange(len(labels)), "label": labels}))

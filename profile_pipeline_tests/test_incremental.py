@@ -1,0 +1,302 @@
+"""Incremental equals full: the same edges, components, clusters and ids, whatever changed in which order.
+
+Two warehouses get the same random changes. One is brought up to date, the other is computed afresh after every
+change. Scores come from a stand-in that is a pure function of the two records, as Splink's are under one model;
+a smaller test does the same with Splink itself.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from duckdb import DuckDBPyConnection
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from profile_pipeline import decisions, laws
+from profile_pipeline.config.identity import IdentityRules
+from profile_pipeline.config.load import Config
+from profile_pipeline.config.sources import Attribute, Source
+from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
+from profile_pipeline.profile_ids import assign_profile_ids
+from profile_pipeline.warehouse import connect, mark_built, rows, scalar
+from profile_pipeline_tests.worlds import quick_folder
+
+FIELDS = {
+    "given": "given_name",
+    "family": "family_name",
+    "born": "birth_date",
+    "mail": "email",
+    "code": "postcode",
+}
+COMPARED = ("edges", "components", "groups", "cut_links", "clusters", "attachments", "blocking_keys", "nodes")
+LEDGER = ("registry", "membership", "redirects")
+Row = dict[str, str | None]
+
+
+def rules(**matching: Any) -> Config:
+    source = {
+        "kind": "record", "files": "x", "format": {"type": "csv"}, "columns": list(FIELDS), "key": "id",
+        "attributes": {name: name for name in FIELDS},
+    }  # fmt: skip
+    identity = {
+        "namespaces": {
+            "card": {"priority": 1, "unique": 1},
+            "mail": {"type": "email", "priority": 2, "link": False, "unique": 2},
+            "token": {"priority": 3, "link": False},
+        },
+        "matching": {"max_block": 3, "hysteresis": 0, **matching},
+        "clustering": {"max_cluster_size": 6, "generic_limit": 3, "never_differ": ["code"]},
+    }
+    return Config.model_construct(
+        attributes={name: Attribute.model_validate({"type": kind}) for name, kind in FIELDS.items()},
+        sources={name: Source.model_validate(source) for name in ("crm", "shop")},
+        identity=IdentityRules.model_validate(identity),
+    )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one run brings: records written or deleted, events, decisions."""
+
+    written: dict[str, Row]
+    deleted: frozenset[str]
+    events: dict[str, tuple[str, str]]
+    decided: tuple[tuple[str, str, str], ...]
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Row:
+    return {
+        "given": draw(st.sampled_from(["ann", "anne", "bob", "cy", None])),
+        "family": draw(st.sampled_from(["lee", "li", "moor", None])),
+        "born": draw(st.sampled_from(["1980-01-01", "1980-01-02", "1991-05-07", None])),
+        "mail": draw(st.sampled_from(["a@x.test", "b@x.test", "c@x.test", None])),
+        "code": draw(st.sampled_from(["N1", "N2", None, None])),
+        "card": draw(st.sampled_from(["k1", "k2", "k3", None, None])),
+        "token": draw(st.sampled_from(["t1", "t2", None])),
+    }
+
+
+KEYS = st.sampled_from([f"{source}:{n:02d}" for source in ("crm", "shop") for n in range(8)])
+
+
+@st.composite
+def changes_drawn(draw: st.DrawFn, most: int = 6) -> Change:
+    pairs = st.tuples(KEYS, KEYS).filter(lambda pair: pair[0] < pair[1])
+    decided = draw(st.lists(st.tuples(pairs, st.sampled_from(decisions.DECISIONS)), max_size=2))
+    return Change(
+        written=draw(st.dictionaries(KEYS, records(), max_size=most)),
+        deleted=frozenset(draw(st.lists(KEYS, max_size=2))),
+        events=draw(
+            st.dictionaries(
+                st.sampled_from(["e1", "e2", "e3"]),
+                st.tuples(st.sampled_from(["mail", "token"]), st.sampled_from(["a@x.test", "t1", "t2", "z"])),
+                max_size=2,
+            )
+        ),
+        decided=tuple((*pair, what) for pair, what in decided),
+    )
+
+
+def histories() -> st.SearchStrategy[list[Change]]:
+    return st.tuples(changes_drawn(most=14), st.lists(changes_drawn(), min_size=1, max_size=3)).map(
+        lambda drawn: [drawn[0], *drawn[1]]
+    )
+
+
+@contextmanager
+def warehouse(path: Path, config: Config) -> Iterator[DuckDBPyConnection]:
+    """Empty records of the shapes that the records stage writes, and a model."""
+    with connect(path, memory="512MiB", threads=1) as con:
+        columns = "".join(f", {name} text" for name in FIELDS)
+        con.execute(f"create table records.current (record_key text, source text{columns})")
+        con.execute(
+            """create table records.identifiers (record_key text, source text, namespace text, value text,
+                raw_value text, observed_at timestamptz);
+            create table records.event_subjects (event_key text, subject text, attribution text);
+            create table records.events (event_key text, occurred_at timestamptz,
+                identifiers struct(namespace text, value text, raw text)[]);
+            create table raw.batches (batch integer, as_of timestamptz)"""
+        )
+        con.execute(model.TABLES)
+        yield con
+
+
+def lend_model(con: DuckDBPyConnection, config: Config) -> None:
+    """A model that was never trained: starting values, small blocks."""
+    wanted = comparisons.settings(config)
+    caps = blocking.full_caps(blocking.project_rules(config), config.identity.matching.max_block)
+    manifest = json.dumps({"caps": caps, "threshold": 4.0, "household": None})
+    con.execute(
+        "insert into identity.models values ('m', null, ?, ?, ?, true)",
+        [model.rules_fingerprint(config), json.dumps(wanted), manifest],
+    )
+
+
+def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
+    for key in {*change.written, *change.deleted}:
+        con.execute("delete from records.current where record_key = ?", [key])
+        con.execute("delete from records.identifiers where record_key = ?", [key])
+    for key, row in change.written.items():
+        if key not in change.deleted:
+            source = key.split(":")[0]
+            con.execute(
+                "insert into records.current values (?, ?, ?, ?, ?, ?, ?)",
+                [key, source, *(row[n] for n in FIELDS)],
+            )
+            for space in ("card", "mail", "token"):
+                if row[space]:
+                    con.execute(
+                        "insert into records.identifiers values (?, ?, ?, ?, ?, null)",
+                        [key, source, space, row[space], row[space]],
+                    )
+    for name, (space, value) in change.events.items():
+        con.execute("delete from records.event_subjects where event_key = ?", [name])
+        con.execute("delete from records.events where event_key = ?", [name])
+        con.execute(
+            "insert into records.event_subjects values (?, ?, 'stated')", [name, f"event:{space}={value}"]
+        )
+        con.execute(
+            "insert into records.events values (?, null, [{'namespace': ?, 'value': ?, 'raw': ?}])",
+            [name, space, value, value],
+        )
+    con.execute(decisions.TABLES)
+    for left, right, what in change.decided:
+        newest = scalar(con, "select coalesce(max(decision_id), 0) + 1 from identity.decisions")
+        con.execute(
+            "insert into identity.decisions values (?, ?, ?, ?, null, 'me', make_timestamptz(?))",
+            [newest, left, right, what, newest * 1_000_000],
+        )
+    con.execute("insert into raw.batches values (?, make_timestamptz(?))", [step, step * 86_400_000_000])
+    mark_built(con, "records.current", str(step))
+    mark_built(con, "records.events", str(step))
+
+
+def resolve(con: DuckDBPyConnection, config: Config, *, afresh: bool) -> None:
+    if afresh:
+        con.execute(
+            "delete from state.built where starts_with(name, 'identity.') and name <> 'identity.model'"
+        )
+    nodes.build_nodes(con, config)
+    features.build_features(con, config)
+    edges.build_edges(con, config)
+    clusters.build_clusters(con, config)
+    assign_profile_ids(con, config)
+
+
+def pretend_scores(
+    work: DuckDBPyConnection,
+    wanted: Any,
+    household: Any,
+    pairs: str,
+    scored: str,
+    *,
+    floor: float | None = None,
+) -> int:
+    """A stand-in for Splink: bits for what is equal, against what differs; nothing for what is missing."""
+    parts = {
+        "given": (3, -4),
+        "family": (3, -4),
+        "birth_date": (5, -5),
+        "email": (6, -2),
+        "postcode": (2, -1),
+    }
+    weight = " + ".join(
+        f"case when l.{n} is null or r.{n} is null then 0 when l.{n} = r.{n} then {a} else {b} end"
+        for n, (a, b) in parts.items()
+    )
+    work.execute(f"create table if not exists {scored} {scoring.SCORED}")
+    work.execute(
+        f"""insert into {scored} select match_key, join_key_l, join_key_r, weight, 0 from (
+            select match_key, join_key_l, join_key_r, {weight} as weight from {pairs}
+            join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r)
+        where weight >= {-100 if floor is None else floor}"""
+    )
+    return scalar(work, f"select count(*) from {pairs}")
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges, "score_pairs", pretend_scores)
+    monkeypatch.setattr(edges, "estimate_missed", lambda *_: [])
+
+
+def examples(number: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=number, deadline=None, derandomize=True, database=None, print_blob=False,
+        phases=[Phase.explicit, Phase.generate],  # to shrink an example would take minutes
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+def contents(con: DuckDBPyConnection, tables: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: rows(con, f"select * from identity.{name} order by all") for name in tables}
+
+
+def assert_incremental_equals_full(history: list[Change], config: Config) -> None:
+    with quick_folder() as folder, ExitStack() as stack:
+        kept, fresh = (stack.enter_context(warehouse(folder / name, config)) for name in ("kept", "fresh"))
+        for con in (kept, fresh):
+            lend_model(con, config)
+        for step, change in enumerate(history, start=1):
+            for con in (kept, fresh):
+                apply(con, change, step)
+                resolve(con, config, afresh=con is fresh)
+            for name, found in contents(kept, COMPARED).items():
+                assert found == contents(fresh, (name,))[name], f"{name} after step {step}"
+            assert contents(kept, LEDGER) == contents(fresh, LEDGER), f"ledger after step {step}"
+        assert not any(laws.ledger_problems(kept).values())
+        assert not laws.broken_limits(kept, config)
+
+
+@pytest.mark.usefixtures("pretend")
+@examples(8)
+@given(histories())
+def test_incremental_equals_full(history: list[Change]) -> None:
+    assert_incremental_equals_full(history, rules())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pretend")
+@examples(1000)
+@given(histories())
+def test_incremental_equals_full_a_thousand_times(history: list[Change]) -> None:
+    assert_incremental_equals_full(history, rules())
+
+
+@examples(2)
+@given(histories())
+def test_incremental_equals_full_with_splink(history: list[Change]) -> None:
+    assert_incremental_equals_full(history, rules())
+
+
+def test_a_change_leaves_other_components_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of untouched components are not even written again."""
+    monkeypatch.setattr(edges, "score_pairs", pretend_scores)
+    monkeypatch.setattr(edges, "estimate_missed", lambda *_: [])
+    draw, config = random.Random(3), rules(max_block=50)
+    people: dict[str, Row] = {}
+    for n in range(40):
+        person = dict.fromkeys([*FIELDS, "card", "token"]) | {
+            "given": f"g{n}",
+            "family": f"f{n}",
+            "born": f"19{n + 10}-01-02",
+        }
+        people |= {f"crm:{n:02d}": person, f"shop:{n:02d}": {**person, "token": draw.choice(["t1", None])}}
+    with warehouse(tmp_path / "w", config) as con:
+        lend_model(con, config)
+        apply(con, Change(people, frozenset(), {}, ()), 1)
+        resolve(con, config, afresh=False)
+        before = dict(rows(con, "select record_key, rowid from identity.clusters"))
+        changed = {"shop:07": {**people["shop:07"], "given": "other", "family": "name"}}
+        apply(con, Change(changed, frozenset(), {}, ()), 2)
+        resolve(con, config, afresh=False)
+        after = dict(rows(con, "select record_key, rowid from identity.clusters"))
+        assert {key for key in before if before[key] != after[key]} == {"crm:07", "shop:07"}
+        assert scalar(con, "select count(distinct cluster_key) from identity.clusters") == 41
