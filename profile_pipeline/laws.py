@@ -12,7 +12,7 @@ from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.identity.clusters import limits
-from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
+from profile_pipeline.profile_ids import MEMBERS, final_redirects_query, pending
 from profile_pipeline.profiles.unified import table_of
 from profile_pipeline.records import staging
 from profile_pipeline.records.staging import Check
@@ -75,9 +75,14 @@ def _largest_single(kind: str) -> str:
 
 
 def ledger_problems(con: DuckDBPyConnection) -> dict[str, int]:
-    """Rows that break the laws of the profile id ledger, by check name."""
+    """Rows that break the laws of the profile id ledger, by check name.
+
+    While a change waits for approval, records without an id are no broken law: `churn_within_limits` says why.
+    """
     return {
-        "one_profile_a_record": scalar(
+        "one_profile_a_record": 0
+        if pending(con)
+        else scalar(
             con,
             f"""select count(*) from (
                 select n.record_key from identity.nodes n left join ({MEMBERS}) m using (record_key)

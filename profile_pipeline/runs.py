@@ -3,7 +3,7 @@
 Numbers are counts and shares only, under the same keys at every run, so that Dagster plots them over time.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -12,7 +12,9 @@ from profile_pipeline import charts, profile_ids
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.identity import clusters, edges, relationships
+from profile_pipeline.identity import clusters, edges, model_charts, relationships
+from profile_pipeline.identity.model import active_model
+from profile_pipeline.identity.model_report import figures, recall_lost
 from profile_pipeline.identity.refine import LIMIT_BROKEN
 from profile_pipeline.profiles import lineage
 from profile_pipeline.warehouse import count, facts, literal, rows, scalar, table_exists, transaction
@@ -111,9 +113,22 @@ def node_numbers(con: DuckDBPyConnection) -> Numbers:
 
 
 def model_numbers(con: DuckDBPyConnection) -> Numbers:
-    """Which model scores."""
-    model_id = scalar(con, "select model_id from identity.models where active")
-    return {"model_id": model_id or "none", "models": count(con, "identity.models")}
+    """Which model scores, in single numbers and three pictures."""
+    models = count(con, "identity.models")
+    active = active_model(con)
+    if active is None:
+        return {"model_id": "none", "models": models}
+    known = {name: value for name, value in asdict(figures(active)).items() if value is not None}
+    return {
+        "model_id": active.model_id,
+        "models": models,
+        **known,
+        "weights_of_levels": chart(model_charts.weights_chart(active), "match weights of the levels"),
+        "shares_of_levels": chart(model_charts.m_and_u_chart(active), "m and u of the levels"),
+        "threshold_choice": chart(
+            model_charts.threshold_chart(active), "expected precision and recall by threshold"
+        ),
+    }
 
 
 def edge_numbers(con: DuckDBPyConnection) -> Numbers:
@@ -128,7 +143,8 @@ def edge_numbers(con: DuckDBPyConnection) -> Numbers:
         "links_probabilistic": kinds.get("probabilistic", 0),
         "scored_pairs": count(con, "identity.edges", "type = 'probabilistic'"),
         "threshold": float(noted.get("threshold") or 0.0),
-        "expected_precision": float(noted.get("expected_precision") or 0.0),
+        **{name: value for name, value in edges.expected_quality(con).items() if value is not None},
+        "recall_lost_to_large_blocks": recall_lost(con),
         "match_weights": chart(svg, "match weights"),
     }
 
@@ -170,10 +186,16 @@ def cut_links(con: DuckDBPyConnection) -> int:
 def ledger_numbers(con: DuckDBPyConnection) -> Numbers:
     """What the newest revision did to profile ids."""
     happened = profile_ids.changes(con)
-    kinds = ("created", "merged", "split", "retired", "revived", "grew", "shrank", "record_moved")
+    kinds = ("created", "merged", "split", "retired", "revived", "grew", "shrank", "record_moved", "pinned")
+    effect = facts(con, "identity.membership")
     return {
         "active_profiles": count(con, "identity.registry", "status = 'active'"),
         **{f"profiles_{kind}": happened[kind] for kind in kinds},
+        "ids_survived": effect.get("survived", 0),
+        "records_moved": effect.get("moved", 0),
+        "largest_changed_profile": effect.get("largest", 0),
+        "share_of_profiles_changed": effect.get("changed", 0) / max(effect.get("profiles", 0), 1),
+        "changes_waiting_for_approval": count(con, "identity.pending_changes"),
     }
 
 

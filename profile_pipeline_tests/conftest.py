@@ -202,14 +202,15 @@ def run_records(con: DuckDBPyConnection, config: Config, project: Project, as_of
 def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Generation:
     """Identity, profiles, audiences, metrics and publication."""
     from profile_pipeline import audiences, profile_ids, publish, review
-    from profile_pipeline.identity import clusters, edges, model, nodes, relationships
+    from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
     from profile_pipeline.profiles import candidates, lineage, timeline, unified
 
     nodes.build_nodes(con, config)
+    features.build_features(con, config)
     model.ensure_model(con, config)
     edges.build_edges(con, config)
     clusters.build_clusters(con, config)
-    profile_ids.assign_profile_ids(con)
+    profile_ids.assign_profile_ids(con, config)
     relationships.build_relationships(con, config)
     review.build_review_queue(con, config)
     for build in (timeline.build_timeline, candidates.build_candidates, lineage.build_lineage):

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from profile_pipeline import audiences, metrics, profile_ids, publish, review, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project, project_at
-from profile_pipeline.identity import clusters, edges, model, nodes, relationships
+from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
 from profile_pipeline.profiles import candidates, lineage, timeline, unified
 from profile_pipeline.raw import intake, ledger
 from profile_pipeline.records import current, events, staging
@@ -380,10 +380,11 @@ def take_in(con: DuckDBPyConnection, config: Config, project: Project, as_of: da
 def resolve(con: DuckDBPyConnection, config: Config) -> None:
     """Identity."""
     nodes.build_nodes(con, config)
+    features.build_features(con, config)
     model.ensure_model(con, config)
     edges.build_edges(con, config)
     clusters.build_clusters(con, config)
-    profile_ids.assign_profile_ids(con)
+    profile_ids.assign_profile_ids(con, config)
     relationships.build_relationships(con, config)
     review.build_review_queue(con, config)
 

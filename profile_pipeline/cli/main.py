@@ -75,6 +75,9 @@ def run(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Compute every table afresh; ids persist.")
     ] = False,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Write changes of profile ids that wait for approval.")
+    ] = False,
     accept_volume_change: Annotated[
         bool, typer.Option("--accept-volume-change", help="Let a much smaller full delivery through.")
     ] = False,
@@ -88,6 +91,7 @@ def run(
             "threshold": threshold,
             "retrain": retrain,
             "rebuild": rebuild,
+            "approve": approve,
             "accept_volume_change": accept_volume_change,
         }
         raise typer.Exit(_run(chosen(project), options, quiet=quiet, json_output=json_output))

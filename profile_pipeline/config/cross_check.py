@@ -43,6 +43,7 @@ def cross_check(config: "Config") -> list[str]:
     return [
         *_check_names(config),
         *_check_sources(config),
+        *_check_anchors(config),
         *_check_policies(config),
         *_check_audiences(config),
         *_check_suites(config),
@@ -104,6 +105,14 @@ def _check_sources(config: "Config") -> list[str]:
             if lowered.count(column) > 1
         ]
     return problems
+
+
+def _check_anchors(config: "Config") -> list[str]:
+    return [
+        unknown("identity.yaml: ids.anchors", "source", name, config.record_sources)
+        for name in config.identity.ids.anchors
+        if name not in config.record_sources
+    ]
 
 
 def _check_policies(config: "Config") -> list[str]:

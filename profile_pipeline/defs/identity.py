@@ -10,7 +10,7 @@ from profile_pipeline import decisions, laws, profile_ids, review, runs
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
-from profile_pipeline.identity import clusters, edges, model, nodes, relationships
+from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
 
 CLUSTERS, MEMBERSHIP = "identity.clusters", "identity.membership"
 
@@ -29,10 +29,19 @@ class ScoringOptions(dg.Config):
     )
 
 
+class LedgerOptions(dg.Config):
+    """What may vary from run to run."""
+
+    approve: bool = Field(
+        default=False, description="write changes of profile ids that exceed the limits of `churn:`"
+    )
+
+
 def assets(config: Config) -> list[dg.AssetsDefinition]:
     """From nodes to persistent ids."""
     return [
         _nodes(config),
+        _features(config),
         _model(config),
         _edges(config),
         _clusters(config),
@@ -56,6 +65,15 @@ def _nodes(config: Config) -> dg.AssetsDefinition:
     )
 
 
+def _features(config: Config) -> dg.AssetsDefinition:
+    return table_step(
+        config,
+        {"identity.features": "What matching compares: one row a matched record, generic values left out."},
+        lambda con: features.build_features(con, config),
+        deps=["records.current", "identity.generic_values"],
+    )
+
+
 def _model(config: Config) -> dg.AssetsDefinition:
     def build(con: DuckDBPyConnection, options: TrainingOptions) -> None:
         model.ensure_model(con, config, retrain=options.retrain)
@@ -66,7 +84,7 @@ def _model(config: Config) -> dg.AssetsDefinition:
             "identity.models": "Splink models, trained without labels; the active one scores until it is trained again."
         },
         build,
-        deps=["records.current"],
+        deps=["identity.features"],
         options=TrainingOptions,
         kinds=("splink", "duckdb"),
         numbers=runs.model_numbers,
@@ -80,10 +98,14 @@ def _edges(config: Config) -> dg.AssetsDefinition:
     return table_step(
         config,
         {
-            "identity.edges": "Pairs that share a strong identifier, and scored pairs; accepted ones are links."
+            "identity.edges": "Pairs that share a strong identifier, and scored pairs; accepted ones are links.",
+            "identity.blocking_keys": "Which records are compared with which: those that share a key.",
+            "identity.components": "Nodes that links hold together, before limits and contradictions.",
         },
         build,
-        deps=["identity.nodes", "identity.identifiers", "identity.generic_values", "identity.models"],
+        deps=[
+            "identity.nodes", "identity.identifiers", "identity.generic_values", "identity.features", "identity.models",
+        ],
         options=ScoringOptions,
         kinds=("splink", "duckdb"),
         numbers=runs.edge_numbers,
@@ -133,6 +155,10 @@ def _cluster_results(
 
 def _ledger(config: Config) -> dg.AssetsDefinition:
     key = key_of(MEMBERSHIP)
+
+    def build(con: DuckDBPyConnection, options: LedgerOptions) -> None:
+        profile_ids.assign_profile_ids(con, config, approve=options.approve)
+
     return table_step(
         config,
         {
@@ -140,21 +166,37 @@ def _ledger(config: Config) -> dg.AssetsDefinition:
             "identity.registry": "Every profile id ever given, active or retired.",
             "identity.redirects": "Where retired ids lead.",
             "identity.profile_events": "What happened to profile ids, append-only.",
+            "identity.pending_changes": "What waits for approval: changes of profile ids beyond the limits of `churn:`.",
         },
-        profile_ids.assign_profile_ids,
+        build,
         deps=[CLUSTERS],
+        options=LedgerOptions,
         numbers=runs.ledger_numbers,
         checks=[
             checks.spec(
                 key, "one_profile_a_record", "every node has exactly one active profile", blocking=True
             ),
             checks.spec(key, "redirects_end", "every redirect ends at an active profile", blocking=True),
+            checks.spec(
+                key,
+                "churn_within_limits",
+                "no more profile ids change than `churn:` of identity.yaml allows",
+                blocking=True,
+            ),
         ],
-        results=lambda con: [
-            checks.fact(key, name, passed=not n, critical=True, rows=n)
-            for name, n in laws.ledger_problems(con).items()
-        ],
+        results=partial(_ledger_results, key=key),
     )
+
+
+def _ledger_results(con: DuckDBPyConnection, *, key: dg.AssetKey) -> list[dg.AssetCheckResult]:
+    over = profile_ids.pending(con)
+    advice = "look at `profile-pipeline ids pending`, then `profile-pipeline run --approve`"
+    found = [
+        checks.fact(key, name, passed=not n, critical=True, rows=n)
+        for name, n in laws.ledger_problems(con).items()
+    ]
+    why = "; ".join([*over, advice]) if over else ""
+    return [*found, checks.fact(key, "churn_within_limits", passed=not over, critical=True, why=why)]
 
 
 def _relationships(config: Config) -> dg.AssetsDefinition:

@@ -38,6 +38,7 @@ class Options:
     accept_volume_change: bool = False
     rebuild: bool = False
     retrain: bool = False
+    approve: bool = False
     threshold: float | None = None
 
     def as_run_config(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Options:
                 "raw__files": {"config": intake},
                 "identity__models": {"config": {"retrain": self.retrain}},
                 "identity__edges": {"config": scoring},
+                "identity__membership": {"config": {"approve": self.approve}},
             },
         }
 

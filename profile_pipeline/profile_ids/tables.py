@@ -1,0 +1,56 @@
+"""The tables of the ledger, and the queries that other stages build on."""
+
+from duckdb import DuckDBPyConnection
+
+MEMBERSHIP = "identity.membership"
+PENDING = "identity.pending_changes"
+MEMBERS = "select record_key, profile_id from identity.membership where to_revision is null"
+TABLES = """
+create table if not exists identity.revisions (
+    revision integer primary key, batch integer, as_of timestamptz, model_id text, rules text, threshold double,
+    generic_values ubigint[], decision_id bigint, approved boolean, profile_count bigint, record_count bigint);
+create table if not exists identity.registry (
+    profile_id text primary key, status text not null, created_revision integer not null,
+    retired_revision integer, reason text, birth_record_key text not null, generation integer not null);
+create table if not exists identity.membership (
+    record_key text not null, profile_id text not null, from_revision integer not null, to_revision integer,
+    cause text not null);
+create table if not exists identity.redirects (
+    profile_id text primary key, successor text not null, revision integer not null);
+create table if not exists identity.profile_events (
+    revision integer not null, profile_id text not null, event text not null, other_profile_id text,
+    record_count integer, model_id text, cause text);
+create table if not exists identity.pins (
+    profile_id text primary key, record_key text not null, author text not null, reason text not null,
+    pinned_at timestamptz not null, revision integer);
+create table if not exists identity.pending_changes (
+    profile_id text not null, change text not null, other_profile_id text, record_count bigint, moved_count bigint,
+    cause text not null);
+"""
+ADDED = {
+    "identity.revisions": "rules text, threshold double, generic_values ubigint[], decision_id bigint,"
+    " approved boolean, profile_count bigint, record_count bigint",
+    "identity.profile_events": "cause text",
+}
+"""Columns that the first ledgers did not have."""
+
+
+def create_tables(con: DuckDBPyConnection) -> None:
+    """Make the ledger where there is none, and add what an older one lacks: its history cannot be made again."""
+    con.execute(TABLES)
+    for table, columns in ADDED.items():
+        for column in columns.split(", "):
+            con.execute(f"alter table {table} add column if not exists {column}")
+
+
+def final_redirects_query() -> str:
+    """Every retired id with the active (or erased) id its redirects lead to; none when all records are gone."""
+    return """
+        with recursive chain (profile_id, successor, hops) as (
+            select profile_id, successor, 1 from identity.redirects
+            union all
+            select c.profile_id, r.successor, c.hops + 1 from chain c
+            join identity.redirects r on r.profile_id = c.successor where c.hops < 10000
+        ), ends as (select profile_id, arg_max(successor, hops) as successor from chain group by profile_id)
+        select profile_id, successor from ends
+        where successor not in (select profile_id from identity.registry where reason = 'emptied')"""
