@@ -288,7 +288,8 @@ def _kept_query(most: int) -> str:
     return f"""
         with turns as (
             select item_id, uncertainty, value, row_number() over (
-                partition by reason, floor(match_weight), evidence order by uncertainty desc, value desc, item_id) as turn
+                partition by reason, floor(match_weight), split_part(evidence, ';', 1)
+                order by uncertainty desc, value desc, item_id) as turn
             from temp.items
         ), best as (
             select item_id, row_number() over (order by {ORDERS["value"]}) as place

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from profile_pipeline import display
 from profile_pipeline.cli.shell import (
@@ -83,8 +84,23 @@ def review_list(
 
 
 def _table(found: list[dict[str, Any]], columns: list[str]) -> None:
-    headings = [column.removesuffix("_id").replace("_", " ") for column in columns]
-    display.table(console, headings, [[row[column] for column in columns] for row in found])
+    """Rows on any terminal: what is typed again is never cut short."""
+    if not found:
+        console.print("none")
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float) for row in found)
+        shown.add_column(
+            column.removesuffix("_id").replace("_", " "),
+            justify="right" if numeric else "left",
+            no_wrap=column == "item_id",
+            min_width=12 if column == "item_id" else None,
+            overflow="fold",
+        )
+    for row in found:
+        shown.add_row(*(display.plain(display.cell(row[column])) for column in columns))
+    console.print(shown)
 
 
 @commands.command("show")
