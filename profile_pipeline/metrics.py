@@ -3,6 +3,7 @@
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity.spellings import duplicates_avoided
 from profile_pipeline.records.current import fates
 from profile_pipeline.warehouse import (
     built,
@@ -42,8 +43,8 @@ def unbalanced(con: DuckDBPyConnection) -> list[tuple[str, int, int]]:
     )
 
 
-def build_profile_facts(con: DuckDBPyConnection) -> None:
-    """Write metrics.profiles, metrics.fields and metrics.audiences."""
+def build_profile_facts(con: DuckDBPyConnection, config: Config) -> None:
+    """Write metrics.profiles, metrics.fields and metrics.audiences; counts the duplicates that normalising avoided."""
     names = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "audiences.membership"]
     mark = fingerprint(upstream(con, names), 1)
     if built(con, "metrics.profiles") == mark:
@@ -52,8 +53,9 @@ def build_profile_facts(con: DuckDBPyConnection) -> None:
         replace_table(con, "metrics.profiles", _profiles_query())
         replace_table(con, "metrics.fields", _fields_query())
         replace_table(con, "metrics.audiences", _audiences_query())
+        noted = {"duplicates_avoided": duplicates_avoided(con, config)}
         for table in ("metrics.profiles", "metrics.fields", "metrics.audiences"):
-            mark_built(con, table, mark)
+            mark_built(con, table, mark, noted)
 
 
 def _profiles_query() -> str:

@@ -103,12 +103,18 @@ def quarantine_numbers(con: DuckDBPyConnection) -> Numbers:
 
 
 def node_numbers(con: DuckDBPyConnection) -> Numbers:
-    """Nodes by kind, suspended values, and the profiles that normalising identifiers saved."""
+    """Nodes by kind, and suspended values."""
     kinds = dict(rows(con, "select kind, count(*) from identity.nodes group by 1"))
     return {
         **{f"nodes_{kind}": kinds.get(kind, 0) for kind in ("record", "person", "pseudonymous")},
         "generic_values": count(con, "identity.generic_values"),
-        "duplicates_avoided_by_normalisation": facts(con, "identity.nodes").get("duplicates_avoided", 0),
+    }
+
+
+def spelling_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Profiles that normalising identifiers saved."""
+    return {
+        "duplicates_avoided_by_normalisation": facts(con, "metrics.profiles").get("duplicates_avoided", 0)
     }
 
 
@@ -263,7 +269,7 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
         records=count(con, "records.current"),
         persons=people["persons"],
         pseudonymous=people["pseudonymous"],
-        duplicates_avoided=node_numbers(con)["duplicates_avoided_by_normalisation"],
+        duplicates_avoided=spelling_numbers(con)["duplicates_avoided_by_normalisation"],
         links=_links(con, config),
         happened=dict(profile_ids.changes(con)),
     )

@@ -217,7 +217,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
         build(con, config)
     unified.build_unified(con, config)
     audiences.build_audiences(con, config)
-    metrics.build_profile_facts(con)
+    metrics.build_profile_facts(con, config)
     return publish.publish(con, config, project, {})
 
 

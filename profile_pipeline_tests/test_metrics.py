@@ -40,7 +40,7 @@ def facts(con: DuckDBPyConnection) -> DuckDBPyConnection:
     con.execute("create table raw.batches as select 1 as batch, ?::timestamptz as as_of", [day(1)])
     for build in (build_candidates, build_lineage, build_unified, build_audiences):
         build(con, config)
-    metrics.build_profile_facts(con)
+    metrics.build_profile_facts(con, config)
     return con
 
 

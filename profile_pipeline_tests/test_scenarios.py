@@ -19,11 +19,6 @@ from profile_pipeline.identity.simulation_file import Line, parse_lines
 
 FOLDER = Path(__file__).parent / "scenarios"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-OPEN = {
-    "shared_phone_unique": "a value that lost to a limit still counts for the limits of its holders, so B is split",
-    "junk_constant": "a value that lost to a limit still joins records that no limit keeps apart (A and d)",
-}
-"""Where our resolver does not reach the good outcome yet, and why."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,7 @@ def test_there_are_ten():
     assert len(NAMES) == 10
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xfail(reason=OPEN[n])) if n in OPEN else n for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_our_resolver(name):
     found = ours(name)
     expected = [

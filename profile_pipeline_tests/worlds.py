@@ -397,7 +397,7 @@ def unify(con: DuckDBPyConnection, config: Config) -> None:
     unified.build_unified(con, config)
     audiences.build_audiences(con, config)
     metrics.build_row_fates(con, config)
-    metrics.build_profile_facts(con)
+    metrics.build_profile_facts(con, config)
 
 
 def borrow_model(con: DuckDBPyConnection, database: Path) -> None:

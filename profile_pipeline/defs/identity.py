@@ -104,7 +104,11 @@ def _edges(config: Config) -> dg.AssetsDefinition:
         },
         build,
         deps=[
-            "identity.nodes", "identity.identifiers", "identity.generic_values", "identity.features", "identity.models",
+            "identity.nodes",
+            "identity.identifiers",
+            "identity.generic_values",
+            "identity.features",
+            "identity.models",
         ],
         options=ScoringOptions,
         kinds=("splink", "duckdb"),

@@ -5,7 +5,7 @@ from functools import partial
 import dagster as dg
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline import metrics
+from profile_pipeline import metrics, runs
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
@@ -34,8 +34,9 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
                 "metrics.fields": "Completeness and conflicts of every field under every policy.",
                 "metrics.audiences": "Size of every audience.",
             },
-            lambda con: metrics.build_profile_facts(con),
-            deps=["profiles.unified", "profiles.lineage", "audiences.membership"],
+            lambda con: metrics.build_profile_facts(con, config),
+            deps=["profiles.unified", "profiles.lineage", "audiences.membership", "identity.identifiers"],
+            numbers=runs.spelling_numbers,
         ),
     ]
 

@@ -15,7 +15,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.identity.features import FIELDS, match_fields
+from profile_pipeline.identity.fields import FIELDS, match_fields
 from profile_pipeline.warehouse import replace_table, rows, scalar
 
 

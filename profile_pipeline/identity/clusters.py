@@ -226,7 +226,10 @@ def published_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
                 and (left_key, right_key) not in (select (left_key, right_key) from identity.cut_links) as holds
             from identity.edges where type = 'probabilistic')""",
     )
-    return {"expected_precision": precision, "expected_recall_of_candidates": found / total if found else None}
+    return {
+        "expected_precision": precision,
+        "expected_recall_of_candidates": found / total if found else None,
+    }
 
 
 def size_histogram(con: DuckDBPyConnection) -> dict[int, int]:

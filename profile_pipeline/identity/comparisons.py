@@ -11,7 +11,7 @@ from typing import Any
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.blocking import as_splink, usable_rules
-from profile_pipeline.identity.features import match_fields
+from profile_pipeline.identity.fields import match_fields
 from profile_pipeline.warehouse import literal
 
 SHARED = ("family", "email", "phone", "address")

@@ -30,7 +30,6 @@ from profile_pipeline.warehouse import (
     mark_built,
     replace_table,
     rows,
-    scalar,
     scratch,
     transaction,
     upstream,
@@ -155,7 +154,7 @@ def _score(scope: Scope) -> dict[str, Any]:
     work, model, matching = scope.work, scope.model, scope.config.identity.matching
     assert model is not None  # noqa: S101  asked for by `matches`
     work.execute(f"create or replace view features as select * from {scope.table('features')}")
-    load_frequencies(work, model.model_id, scope.database)
+    load_frequencies(work, model.settings, model.model_id, scope.database)
     noted = _block(scope, model)
     household = model.manifest.get("household")
     pairs = score_pairs(work, model.settings, household, "pairs", "scored", floor=matching.floor)

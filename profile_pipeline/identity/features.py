@@ -11,6 +11,8 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import changes
+from profile_pipeline.identity.fields import FIELDS, IDENTIFYING, match_fields
+from profile_pipeline.identity.generic import CONTESTED
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import (
     built,
@@ -24,16 +26,6 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-FIELDS = {
-    "given": ("given_name",), "middle": ("middle_name",), "family": ("family_name",), "full": ("full_name",),
-    "birth_date": ("birth_date",), "email": ("email",), "phone": ("phone",), "street": ("street_address",),
-    "house": ("house_number",), "city": ("city",), "region": ("region",), "postcode": ("postcode",),
-    "national_id": ("national_id",), "gender": ("gender",),
-}  # fmt: skip
-
-
-IDENTIFYING = ("email", "phone", "national_id")
-"""Semantic types whose values name one person or household: a value shared by many strangers is generic."""
 TITLES = (
     "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "dame", "lord", "lady", "rev", "reverend",
     "hon", "capt", "captain", "col", "colonel", "maj",
@@ -55,26 +47,6 @@ SUFFIXES = (
     "mbe",
     "cbe",
 )
-
-
-def match_fields(config: Config) -> dict[str, list[str]]:
-    """Match field to the profile fields that feed it, in order of declaration; only those in use."""
-    mapped = {
-        field for source in config.record_sources.values() if source.matching for field in source.attributes
-    }
-    found = {}
-    for name, kinds in FIELDS.items():
-        fields = [
-            field
-            for field, attribute in config.attributes.items()
-            if attribute.type in kinds and field in mapped and attribute.match is not False
-        ]
-        if fields:
-            found[name] = fields
-    for field, attribute in config.attributes.items():
-        if attribute.match and attribute.type in {"category", "text", "id"} and field in mapped:
-            found[f"x_{field}"] = [field]
-    return found
 
 
 def build_features(con: DuckDBPyConnection, config: Config) -> None:
@@ -149,7 +121,7 @@ def _suspended_query(config: Config) -> str:
         for space in config.namespaces.values()
         for value in space.blocked
     ]
-    known = f"select {kind} as type, value from identity.generic_values"
+    known = f"select {kind} as type, value from identity.generic_values where reason <> {literal(CONTESTED)}"
     return known + (
         f" union all select * from (values {', '.join(blocked)}) t(type, value)" if blocked else ""
     )

@@ -51,15 +51,25 @@ def register_pairs(linker: "Linker", work: DuckDBPyConnection, table: str) -> No
     linker.table_management.register_blocked_pairs_for_predict(frame)
 
 
-def load_frequencies(work: DuckDBPyConnection, model_id: str, database: str) -> None:
-    """Copy the term frequencies of a model into the scratch database, as frozen_<field>."""
-    frequencies = f"{database}.identity.term_frequencies"
-    fields = rows(work, f"select distinct field from {frequencies} where model_id = ? order by 1", [model_id])
-    for (field,) in fields:
+def frequency_fields(settings: dict[str, Any]) -> list[str]:
+    """The match fields whose values count by how rare they are."""
+    levels = [level for comparison in settings["comparisons"] for level in comparison["comparison_levels"]]
+    return sorted({level["tf_adjustment_column"] for level in levels if "tf_adjustment_column" in level})
+
+
+def load_frequencies(
+    work: DuckDBPyConnection, settings: dict[str, Any], model_id: str, database: str
+) -> None:
+    """Copy the term frequencies of a model into the scratch database, as frozen_<field>.
+
+    A field without any is an empty table: Splink would count the values of the day instead.
+    """
+    for field in frequency_fields(settings):
         replace_table(
             work,
             f"frozen_{field}",
-            f"select value as {quote(field)}, frequency as tf_{field} from {frequencies} where model_id = ? and field = ?",
+            f"""select value as {quote(field)}, frequency as tf_{field} from {database}.identity.term_frequencies
+            where model_id = ? and field = ?""",
             [model_id, field],
         )
 

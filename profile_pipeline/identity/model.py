@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.blocking import BlockingRule, full_caps, project_rules
 from profile_pipeline.identity.comparisons import settings
+from profile_pipeline.identity.linker import frequency_fields
 from profile_pipeline.identity.training import expected_quality, score_sample, train
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import (
@@ -127,8 +128,7 @@ def _train(work: DuckDBPyConnection, config: Config, database: str) -> tuple[dic
 
 def _term_frequencies(work: DuckDBPyConnection, wanted: dict[str, Any]) -> list[str]:
     """Relative frequency of each value among filled ones, frozen with the model as tables frozen_<field>."""
-    levels = [level for comparison in wanted["comparisons"] for level in comparison["comparison_levels"]]
-    fields = sorted({level["tf_adjustment_column"] for level in levels if "tf_adjustment_column" in level})
+    fields = frequency_fields(wanted)
     for field in fields:
         work.execute(
             f"create or replace table frozen_{field} as select {quote(field)},"

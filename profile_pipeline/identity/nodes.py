@@ -4,15 +4,14 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import changes
-from profile_pipeline.identity.features import IDENTIFYING, match_fields
-from profile_pipeline.identity.spellings import duplicates_avoided
+from profile_pipeline.identity.fields import match_fields
+from profile_pipeline.identity.generic import generic_query
 from profile_pipeline.warehouse import (
     built,
     fingerprint,
     fixed_query,
     literal,
     mark_built,
-    quote,
     replace_table,
     table_kind,
     transaction,
@@ -45,15 +44,20 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
     whole = not changes.continues(con, "identity.nodes", base)
     with transaction(con):
         _write_identifiers(con, config)
-        replace_table(con, "identity.generic_values", _generic_query(config))
+        replace_table(con, "identity.generic_values", generic_query(config))
         replace_table(con, "temp.nodes_now", _nodes_query(config))
-        if not whole:
-            changes.note(con, "edges", CHANGED)
-        replace_table(con, "identity.nodes", "select * from temp.nodes_now")
+        if whole:
+            replace_table(con, "identity.nodes", "select * from temp.nodes_now")
+        else:
+            replace_table(con, "temp.nodes_changed", CHANGED)
+            changes.note(con, "edges", "from temp.nodes_changed")
+            con.execute("delete from identity.nodes where record_key in (from temp.nodes_changed)")
+            con.execute(
+                "insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (record_key)"
+            )
         con.execute("drop table person_namespaces; drop table temp.nodes_now")
         full = mark if whole else changes.last_full(con, "identity.nodes")
-        noted = {"base": base, "full": full, "duplicates_avoided": duplicates_avoided(con, config)}
-        mark_built(con, "identity.nodes", mark, noted)
+        mark_built(con, "identity.nodes", mark, {"base": base, "full": full})
         mark_built(con, "identity.identifiers", mark)
         mark_built(con, "identity.generic_values", mark)
 
@@ -97,50 +101,3 @@ def _nodes_query(config: Config) -> str:
             from identity.identifiers where namespace in ({listed}) group by record_key
         )
         select record_key, source, kind, hash(source, kind, held) as content from found left join held using (record_key)"""
-
-
-def _generic_query(config: Config) -> str:
-    """Values shared by more than k records that disagree on who they are: they identify nobody.
-
-    Disagreement: the number of different birth dates, or of different first letters of name and family name,
-    whichever is larger, among the records that carry the value. Match fields that no namespace covers are judged
-    too; their `namespace` is the field.
-    """
-    limit = config.identity.clustering.generic_limit
-    date = _first(config, "birth_date")
-    given, family = _first(config, "given_name"), _first(config, "family_name")
-    full = _first(config, "full_name")
-    name = f"coalesce({given} || ' ' || {family}, {full})"
-    people = f"greatest(count(distinct {date}), count(distinct {name}))"
-    return f"""
-        with carried as ({_carried_query(config)}),
-        wide as (select namespace, value from carried group by all having count(*) > {limit})
-        select namespace, value, count(*) as record_count, {people} as people_count,
-            'shared by more disagreeing people than generic_limit' as reason
-        from carried semi join wide using (namespace, value) join records.current c using (record_key)
-        group by namespace, value having {people} > {limit}"""
-
-
-def _carried_query(config: Config) -> str:
-    """Grain: one row a record and identifying value: (record_key, namespace, value)."""
-    linking = [name for name, space in config.namespaces.items() if space.kind == "person"]
-    listed = ", ".join(map(literal, linking)) or "null"
-    covered = {space.type for space in config.namespaces.values()} | set(linking)
-    fields = {field for found in match_fields(config).values() for field in found}
-    uncovered = [
-        name
-        for name, attribute in config.attributes.items()
-        if name in fields and attribute.type in IDENTIFYING and not {attribute.type, name} & covered
-    ]
-    return (
-        f"select record_key, namespace, value from identity.identifiers where namespace in ({listed})"
-        + "".join(
-            f" union all select record_key, {literal(n)}, {quote(n)} from records.current where {quote(n)} is not null"
-            for n in uncovered
-        )
-    )
-
-
-def _first(config: Config, kind: str) -> str:
-    """The first field of a semantic type, as a column of records.current."""
-    return next((f"c.{name}" for name, a in config.attributes.items() if a.type == kind), "null::text")

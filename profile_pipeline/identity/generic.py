@@ -1,0 +1,81 @@
+"""Values that identify nobody: shared too widely, or by holders of identifiers that only one person may have.
+
+They are suspended, not removed: the table says which and why, and a value that is no longer shared acts again.
+"""
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.identity.fields import IDENTIFYING, match_fields
+from profile_pipeline.warehouse import literal, quote
+
+GENERIC = "shared by more disagreeing people than generic_limit"
+CONTESTED = "carried by more holders of a stronger identifier than one person may be"
+
+
+def generic_query(config: Config) -> str:
+    """Grain: one row a suspended value: shared by more than k records that disagree on who they are: they identify nobody.
+
+    Disagreement: the number of different birth dates, or of different first letters of name and family name,
+    whichever is larger, among the records that carry the value. Match fields that no namespace covers are judged
+    too; their `namespace` is the field.
+    """
+    limit = config.identity.clustering.generic_limit
+    date = _first(config, "birth_date")
+    given, family = _first(config, "given_name"), _first(config, "family_name")
+    full = _first(config, "full_name")
+    name = f"coalesce({given} || ' ' || {family}, {full})"
+    people = f"greatest(count(distinct {date}), count(distinct {name}))"
+    return f"""
+        with carried as ({_carried_query(config)}),
+        wide as (select namespace, value from carried group by all having count(*) > {limit}),
+        suspended as (
+            select namespace, value, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
+            from carried semi join wide using (namespace, value) join records.current c using (record_key)
+            group by namespace, value having {people} > {limit}
+            union all {_contested_query(config)}
+        )
+        select * from suspended
+        qualify row_number() over (partition by namespace, value order by reason desc, people_count desc) = 1"""
+
+
+def _contested_query(config: Config) -> str:
+    """Values carried together with more identifiers of a stronger namespace than one person may have.
+
+    Such a value cannot tell whose it is: it links nobody and counts for no limit. Matching still sees it.
+    """
+    acting = {n: s for n, s in config.namespaces.items() if s.kind == "person" and (s.link or s.unique)}
+    found = [
+        f"""select v.namespace, v.value, count(distinct v.record_key) as record_count, count(distinct u.value) as people_count,
+            {literal(CONTESTED)} as reason
+        from identity.identifiers v join identity.identifiers u using (record_key)
+        where v.namespace = {literal(name)} and u.namespace = {literal(stronger)}
+        group by v.namespace, v.value having count(distinct u.value) > {limit.unique}"""
+        for name, space in acting.items()
+        for stronger, limit in acting.items()
+        if limit.unique and limit.priority < space.priority
+    ]
+    return " union all ".join(found) or "select '', '', 0, 0, '' limit 0"
+
+
+def _carried_query(config: Config) -> str:
+    """Grain: one row a record and identifying value: (record_key, namespace, value)."""
+    linking = [name for name, space in config.namespaces.items() if space.kind == "person"]
+    listed = ", ".join(map(literal, linking)) or "null"
+    covered = {space.type for space in config.namespaces.values()} | set(linking)
+    fields = {field for found in match_fields(config).values() for field in found}
+    uncovered = [
+        name
+        for name, attribute in config.attributes.items()
+        if name in fields and attribute.type in IDENTIFYING and not {attribute.type, name} & covered
+    ]
+    return (
+        f"select record_key, namespace, value from identity.identifiers where namespace in ({listed})"
+        + "".join(
+            f" union all select record_key, {literal(n)}, {quote(n)} from records.current where {quote(n)} is not null"
+            for n in uncovered
+        )
+    )
+
+
+def _first(config: Config, kind: str) -> str:
+    """The first field of a semantic type, as a column of records.current."""
+    return next((f"c.{name}" for name, a in config.attributes.items() if a.type == kind), "null::text")
