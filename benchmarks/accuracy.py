@@ -11,8 +11,7 @@ import argparse
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,13 +21,13 @@ from typing import Any
 import duckdb
 from calibration import calibration
 from duckdb import DuckDBPyConnection
-from measured import in_own_process, own_peak_mb, print_result, this_script, write_results
+from measured import Clock, in_own_process, own_peak_mb, print_result, this_script, write_results
+from stages import run_identity
 
-from profile_pipeline import profile_ids
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import PACKAGE_RULES, Project, project_at
 from profile_pipeline.evaluate import best, evaluate, threshold_table
-from profile_pipeline.identity import clusters, edges, model, nodes
+from profile_pipeline.identity import clusters
 from profile_pipeline.raw import intake, ledger
 from profile_pipeline.records import current, events, staging
 from profile_pipeline.warehouse import connect, facts, rows, run_lock
@@ -124,10 +123,10 @@ def finished(folder: Path, target: Path) -> Generator[Run]:
     """A project made of a set, run from files to profile ids; open until the block ends."""
     project = _demo_project(target) if folder.name == DEMO else make_project(folder, target)
     config = load_config(project.rules)
-    seconds: dict[str, float] = {}
+    clock = Clock()
     with run_lock(project.state), connect(project.database) as con:
-        _run(con, config, project, seconds)
-        yield Run(con, config, seconds)
+        _run(con, config, project, clock)
+        yield Run(con, config, clock.seconds)
 
 
 def _demo_project(target: Path) -> Project:
@@ -177,23 +176,17 @@ def used_columns(columns: list[str]) -> list[str]:
     return [c for c in columns if c in MAPPING and INSTEAD.get(c) not in columns]
 
 
-def _run(con: DuckDBPyConnection, config: Config, project: Project, seconds: dict[str, float]) -> None:
-    def timed(stage: str, verb: Callable[..., object], *arguments: object) -> None:
-        start = time.perf_counter()
-        verb(con, *arguments)
-        seconds[stage] = round(seconds.get(stage, 0) + time.perf_counter() - start, 2)
-
-    timed("raw", ledger.scan, config, project, datetime.now(UTC))
-    for name in config.sources:
-        timed("raw", intake.load_source, config, project, name)
-        timed("records", staging.stage_source, config, name)
-    timed("records", current.build_current, config)
-    timed("records", events.build_events, config)
-    timed("nodes", nodes.build_nodes, config)
-    timed("model", model.ensure_model, config)
-    timed("edges", edges.build_edges, config)
-    timed("clusters", clusters.build_clusters, config)
-    timed("profile ids", profile_ids.assign_profile_ids)
+def _run(con: DuckDBPyConnection, config: Config, project: Project, clock: Clock) -> None:
+    with clock.stage("raw"):
+        ledger.scan(con, config, project, datetime.now(UTC))
+        for name in config.sources:
+            intake.load_source(con, config, project, name)
+    with clock.stage("records"):
+        for name in config.sources:
+            staging.stage_source(con, config, name)
+        current.build_current(con, config)
+        events.build_events(con, config)
+    run_identity(con, config, clock)
 
 
 def _result(con: DuckDBPyConnection, labels: Path, seconds: dict[str, float]) -> dict[str, Any]:

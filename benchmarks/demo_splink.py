@@ -13,7 +13,7 @@ from plain_splink import Plan
 COLUMNS = """row_number() over (order by source, record_id) as unique_id, source, record_id,
     * exclude (source, record_id)"""
 """Every set is given to Splink as delivered, under a number of its own."""
-DERIVED = {"historical_50k": ", first_name || ' ' || last_name as full"}
+DERIVED = {"historical_50k": ", first_name || ' ' || last_name as both_names"}
 
 
 def historical_50k() -> Plan:
@@ -24,7 +24,9 @@ def historical_50k() -> Plan:
     return Plan(
         link_type="dedupe_only",
         comparisons=[
-            cl.ForenameSurnameComparison("first_name", "last_name", forename_surname_concat_col_name="full"),
+            cl.ForenameSurnameComparison(
+                "first_name", "last_name", forename_surname_concat_col_name="both_names"
+            ),
             cl.DateOfBirthComparison("dob", input_is_string=True),
             cl.PostcodeComparison("postcode"),
             *(_frequent(name) for name in ("birth_place", "occupation")),

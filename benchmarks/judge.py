@@ -25,4 +25,11 @@ def judge(clusters: Path, labels: Path) -> dict[str, Any]:
             """create table identity.membership as select record_key, cluster::text as profile_id,
                 null::integer as to_revision from records.current"""
         )
-        return asdict(evaluate(con, labels))
+        return rounded(asdict(evaluate(con, labels)))
+
+
+def rounded(figures: Any) -> Any:  # noqa: ANN401
+    """Shares to six digits: beyond that, sums in another order differ."""
+    if isinstance(figures, dict):
+        return {name: rounded(value) for name, value in figures.items()}
+    return round(figures, 6) if isinstance(figures, float) else figures
