@@ -22,8 +22,8 @@ def find_affected(con: DuckDBPyConnection, *, everything: bool = False) -> int:
     grouped = "select record_key, cluster_key from identity.clusters"
     if not (everything or count(con, "identity.revisions") == 0):
         replace_table(con, "temp.touched", _touched_query(pins=count(con, "identity.pins") > 0))
-        held += " and profile_id in (select profile_id from touched)"
-        grouped += " where cluster_key in (select cluster_key from touched)"
+        held += " and hash(profile_id) in (select profile from touched)"
+        grouped += " where hash(cluster_key) in (select cluster from touched)"
     found = replace_table(
         con, "temp.affected", f"select * from ({held}) full join ({grouped}) using (record_key)"
     )
@@ -32,13 +32,16 @@ def find_affected(con: DuckDBPyConnection, *, everything: bool = False) -> int:
 
 
 def _touched_query(*, pins: bool) -> str:
-    """Ids and clusters without a twin; with pins, also those that a pin pulls apart."""
+    """Ids and clusters without a twin, as hashes: numbers join faster, and those that share one are touched together.
+
+    With pins, also the ids and clusters that a pin pulls apart.
+    """
     query = f"""
-        with ids as (select profile_id, {PEOPLE} from ({MEMBERS}) group by profile_id),
-        clusters as (select cluster_key, {PEOPLE} from identity.clusters group by cluster_key)
-        select profile_id, cluster_key from ids full join clusters using (x, s)
-        where profile_id is null or cluster_key is null"""
-    return f"{query} union all ({_pulled_query()})" if pins else query
+        with profiles as (select hash(profile_id) as profile, {PEOPLE} from ({MEMBERS}) group by profile),
+        clusters as (select hash(cluster_key) as cluster, {PEOPLE} from identity.clusters group by cluster)
+        select profile, cluster from profiles full join clusters using (x, s) where profile is null or cluster is null"""
+    pulled = f"select hash(profile_id), hash(cluster_key) from ({_pulled_query()})"
+    return f"{query} union all {pulled}" if pins else query
 
 
 def _pulled_query() -> str:

@@ -4,13 +4,15 @@ from duckdb import DuckDBPyConnection
 
 MEMBERSHIP = "identity.membership"
 PENDING = "identity.pending_changes"
+# registry: one row an id, without an index, which would cost more than all the rest of a revision; the law
+# `one_profile_a_record` counts an id that is there twice
 MEMBERS = "select record_key, profile_id from identity.membership where to_revision is null"
 TABLES = """
 create table if not exists identity.revisions (
     revision integer primary key, batch integer, as_of timestamptz, model_id text, rules text, threshold double,
     generic_values ubigint[], decision_id bigint, approved boolean, profile_count bigint, record_count bigint);
 create table if not exists identity.registry (
-    profile_id text primary key, status text not null, created_revision integer not null,
+    profile_id text not null, status text not null, created_revision integer not null,
     retired_revision integer, reason text, birth_record_key text not null, generation integer not null);
 create table if not exists identity.membership (
     record_key text not null, profile_id text not null, from_revision integer not null, to_revision integer,
