@@ -1,13 +1,14 @@
 """Components of links, and the pairs inside them that no blocking rule found: what they say counts too.
 
-A piece is a component cut down, where it is too large to know every pair of it, along its weakest links.
+A piece is a component cut down, where it is too large to know every pair of it, along its weakest links. One that
+stays too large is held together by identifiers: its pairs are not looked at.
 """
 
 import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.components import Ints, connected, pieces
+from profile_pipeline.identity.components import MOST_IN_PIECE, Ints, connected, pieces
 from profile_pipeline.warehouse import replace_table, scalar
 
 CLOSED = "not found by blocking; compared because others link both"
@@ -48,8 +49,8 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
     replace_table(
         work,
         "piece_members",
-        """select label, unique_id from labels
-        semi join (select label from labels group by label having count(*) > 1) using (label)
+        f"""select label, unique_id from labels
+        semi join (select label from labels group by label having count(*) between 2 and {MOST_IN_PIECE}) using (label)
         join numbered using (n) join features using (record_key)""",
     )
     work.unregister("labels")

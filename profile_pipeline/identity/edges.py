@@ -128,7 +128,9 @@ def _compute(scope: Scope) -> dict[str, Any]:
     closures.write_components(work, _links_query(scope))
     work.execute(f"create or replace table closed {SCORED}")
     if scope.matches and scope.model:
+        _show_features(scope)
         closures.write_pairs(work, _known_query(scope))
+        _show_features(scope, "unfound")
         score_pairs(work, scope.model.settings, scope.model.manifest.get("household"), "unfound", "closed")
     _add_closures(scope, threshold)
     return noted
@@ -153,15 +155,26 @@ def _score(scope: Scope) -> dict[str, Any]:
     """Write `scored`, the candidate pairs from the floor up, and `keys`, the blocking keys in use."""
     work, model, matching = scope.work, scope.model, scope.config.identity.matching
     assert model is not None  # noqa: S101  asked for by `matches`
-    work.execute(f"create or replace view features as select * from {scope.table('features')}")
+    _show_features(scope)
     load_frequencies(work, model.settings, model.model_id, scope.database)
     noted = _block(scope, model)
     household = model.manifest.get("household")
+    _show_features(scope, "pairs")
     pairs = score_pairs(work, model.settings, household, "pairs", "scored", floor=matching.floor)
     if scope.whole and noted["rules"]:
         noted["capped_blocks"] = estimate_missed(work, model, noted["rules"])
     work.execute("drop table pairs")
     return {**noted, "candidate_pairs": pairs}
+
+
+def _show_features(scope: Scope, pairs: str = "") -> None:
+    """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs."""
+    shown = scope.table("features")
+    if pairs and not scope.whole:
+        ends = f"select join_key_l as unique_id from {pairs} union select join_key_r from {pairs}"
+        replace_table(scope.work, "involved", f"select * from {shown} semi join ({ends}) using (unique_id)")
+        shown = "involved"
+    scope.work.execute(f"create or replace view features as select * from {shown}")
 
 
 def _block(scope: Scope, model: Model) -> dict[str, Any]:

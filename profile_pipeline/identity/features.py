@@ -48,6 +48,8 @@ SUFFIXES = (
     "cbe",
 )
 
+CHANGED = "(from records.current where record_key in (from temp.changed))"
+
 
 def build_features(con: DuckDBPyConnection, config: Config) -> None:
     """Bring identity.features up to date with records.current and the generic values; notes what changed for edges."""
@@ -65,33 +67,33 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         return
     whole = not changes.continues(con, "identity.features", base)
     with transaction(con):
-        replace_table(con, "temp.suspended", _suspended_query(config))
-        replace_table(con, "temp.inputs", _inputs_query(config))
-        _add_nicknames(con)
+        replace_table(con, "temp.suspended", suspended_query(config))
+        if not whole:
+            _find_changed(con, config)
+        replace_table(con, "temp.inputs", inputs_query(config, "" if whole else CHANGED))
+        add_nicknames(con)
         if whole:
-            replace_table(con, "identity.features", _features_query(config))
+            replace_table(con, "identity.features", features_query(config))
         else:
-            _update(con, config)
+            con.execute("delete from identity.features where record_key in (from temp.changed)")
+            con.execute(f"insert into identity.features by name {features_query(config)}")
+            con.execute("drop table temp.changed")
         _require_distinct(con)
         con.execute("drop table temp.inputs; drop table temp.suspended; drop table temp.nicknames")
         full = mark if whole else changes.last_full(con, "identity.features")
         mark_built(con, "identity.features", mark, {"base": base, "full": full})
 
 
-def _update(con: DuckDBPyConnection, config: Config) -> None:
-    """Replace the rows of records whose match values are new, changed or gone."""
+def _find_changed(con: DuckDBPyConnection, config: Config) -> None:
+    """`changed`: records whose match values are new, other than before, or gone; the edges look at them."""
     replace_table(
         con,
         "temp.changed",
-        """select coalesce(i.record_key, f.record_key) as record_key
-        from temp.inputs i full join identity.features f using (record_key)
+        f"""select coalesce(i.record_key, f.record_key) as record_key
+        from ({inputs_query(config)}) i full join identity.features f using (record_key)
         where i.content is distinct from f.content""",
     )
-    changes.note(con, "edges", "select record_key from temp.changed")
-    con.execute("delete from temp.inputs where record_key not in (select record_key from temp.changed)")
-    con.execute("delete from identity.features where record_key in (select record_key from temp.changed)")
-    con.execute(f"insert into identity.features by name {_features_query(config)}")
-    con.execute("drop table temp.changed")
+    changes.note(con, "edges", "from temp.changed")
 
 
 def _require_distinct(con: DuckDBPyConnection) -> None:
@@ -109,7 +111,7 @@ def _types(config: Config) -> dict[str, str]:
     return {name: attribute.type for name, attribute in config.attributes.items()}
 
 
-def _suspended_query(config: Config) -> str:
+def suspended_query(config: Config) -> str:
     """Grain: one row a semantic type and value that identifies nobody."""
     kinds = {name: space.type for name, space in config.namespaces.items()} | {
         name: kind for name, kind in _types(config).items() if kind in IDENTIFYING
@@ -127,8 +129,11 @@ def _suspended_query(config: Config) -> str:
     )
 
 
-def _inputs_query(config: Config) -> str:
-    """Grain: one row a matched record: what its match fields are made of, and the hash of that (`content`)."""
+def inputs_query(config: Config, records: str = "") -> str:
+    """Grain: one row a matched record: what its match fields are made of, and the hash of that (`content`).
+
+    `records` is a relation to take in place of the matched ones of records.current. Needs temp.suspended.
+    """
     kinds = _types(config)
     columns = sorted(
         {field for fields in match_fields(config).values() for field in fields}
@@ -137,7 +142,8 @@ def _inputs_query(config: Config) -> str:
     chosen = ["record_key", "source", *(_unsuspended(name, kinds[name]) for name in columns)]
     hashed = ", ".join(["source", *map(quote, columns)])
     sources = ", ".join(map(literal, _sources(config))) or "null"
-    return f"""with chosen as (select {", ".join(chosen)} from records.current where source in ({sources}))
+    matched = records or f"(from records.current where source in ({sources}))"
+    return f"""with chosen as (select {", ".join(chosen)} from {matched})
         select *, hash({hashed}) as content from chosen"""
 
 
@@ -148,8 +154,8 @@ def _unsuspended(name: str, kind: str) -> str:
     return f"if({quote(name)} in ({suspended}), null, {quote(name)}) as {quote(name)}"
 
 
-def _features_query(config: Config) -> str:
-    """Grain: one row a matched record of temp.inputs."""
+def features_query(config: Config) -> str:
+    """Grain: one row a matched record of temp.inputs. Needs temp.nicknames."""
     fields = match_fields(config)
     value = {name: f"coalesce({', '.join(map(quote, names))})" for name, names in fields.items()}
     names = {n: value.get(n, "null::text") for n in ("given", "family", "full")}
@@ -190,7 +196,7 @@ def _without(name: str, words: tuple[str, ...]) -> str:
     return f"if(contains({name}, ' '), nullif(array_to_string({kept}, ' '), ''), {alone})"
 
 
-def _add_nicknames(con: DuckDBPyConnection) -> None:
+def add_nicknames(con: DuckDBPyConnection) -> None:
     """temp.nicknames: the formal names a given name may stand for, itself included (nicknames are many to many).
 
     Names outside the data set stand for themselves only and have no row: equality says all about them.

@@ -26,10 +26,10 @@ def generic_query(config: Config) -> str:
     people = f"greatest(count(distinct {date}), count(distinct {name}))"
     return f"""
         with carried as ({_carried_query(config)}),
-        wide as (select namespace, value from carried group by all having count(*) > {limit}),
+        wide as (select hash(namespace, value) as value_key from carried group by all having count(*) > {limit}),
         suspended as (
             select namespace, value, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
-            from carried semi join wide using (namespace, value) join records.current c using (record_key)
+            from (from carried where hash(namespace, value) in (from wide)) join records.current c using (record_key)
             group by namespace, value having {people} > {limit}
             union all {_contested_query(config)}
         )
@@ -53,7 +53,7 @@ def _contested_query(config: Config) -> str:
         for stronger, limit in acting.items()
         if limit.unique and limit.priority < space.priority
     ]
-    return " union all ".join(found) or "select '', '', 0, 0, '' limit 0"
+    return " union all ".join(found) or "select '', '', 0, 0, '' where false"
 
 
 def _carried_query(config: Config) -> str:
