@@ -46,12 +46,12 @@ def _candidates(con: DuckDBPyConnection, config: Config, text: str) -> list[tupl
         con,
         "select profile_id, min(namespace) from profile_identifiers where (namespace, value) in"
         " (select unnest(?), unnest(?)) group by profile_id order by profile_id limit 20",
-        list(map(list, zip(*_keys(config, text), strict=True))) or [[], []],
+        list(map(list, zip(*identifier_keys(config, text), strict=True))) or [[], []],
     )
     return list(dict(by_value + by_record + retired + by_id).items())
 
 
-def _keys(config: Config, text: str) -> list[tuple[str, str]]:
+def identifier_keys(config: Config, text: str) -> list[tuple[str, str]]:
     """The text as a key of every namespace in which it could be one, under every country of a source."""
     countries = sorted({source.country for source in config.sources.values()})
     found = []

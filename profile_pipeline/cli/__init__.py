@@ -3,6 +3,7 @@
 `shell` holds what all commands share, `main` the daily work; a group of commands has a module of its own.
 """
 
+from profile_pipeline.cli.explain import explain
 from profile_pipeline.cli.ids import commands as ids_commands
 from profile_pipeline.cli.main import app
 from profile_pipeline.cli.model import commands as model_commands
@@ -13,5 +14,6 @@ app.add_typer(ids_commands, name="ids")
 app.add_typer(model_commands, name="model")
 app.add_typer(review_commands, name="review")
 app.command()(simulate)
+app.command()(explain)
 
 __all__ = ["app"]

@@ -72,6 +72,12 @@ def active_model(con: DuckDBPyConnection) -> Model | None:
     return Model(found[0][0], json.loads(found[0][1]), json.loads(found[0][2])) if found else None
 
 
+def model_of(con: DuckDBPyConnection, model_id: str) -> Model | None:
+    """A stored model, active or not; None when it is no longer kept."""
+    found = rows(con, "select settings, manifest from identity.models where model_id = ?", [model_id])
+    return Model(model_id, json.loads(found[0][0]), json.loads(found[0][1])) if found else None
+
+
 def ensure_model(con: DuckDBPyConnection, config: Config, *, retrain: bool = False) -> None:
     """Train when there is no model for these rules, or when asked to; the result depends on records only."""
     con.execute(TABLES)

@@ -9,7 +9,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.linker import quiet_splink
+from profile_pipeline.identity.linker import frequency_fields, quiet_splink
 from profile_pipeline.identity.model import Model
 from profile_pipeline.identity.scoring import household_weight_query, predicted, probability_query
 from profile_pipeline.warehouse import quote, records_of, replace_table
@@ -22,7 +22,6 @@ NOUNS = {
     "birth_date": "birth date",
     "email": "e-mail",
     "national_id": "national id",
-    "sources": "sources",
 }
 """Comparisons whose name is not what people call it."""
 BEFORE = ("same", "similar", "different")
@@ -41,6 +40,8 @@ BEHIND = {
     "same year": "of the same year",
 }
 """Levels that stand behind the noun, and how."""
+NUMERIC = ("birth_date", "phone")
+"""Comparisons of values made of digits."""
 RARE = 0.05
 """Bits from which it is said that a value is rare or common."""
 
@@ -95,7 +96,7 @@ class ScoredPair:
 def load_own_frequencies(work: DuckDBPyConnection, model: Model, database: str) -> None:
     """Copy the frozen term frequencies of the values in `features` into the scratch database: all that its pairs need."""
     frequencies = f"{database}.identity.term_frequencies"
-    for field in _frequency_fields(model.settings):
+    for field in frequency_fields(model.settings):
         replace_table(
             work,
             f"frozen_{field}",
@@ -103,11 +104,6 @@ def load_own_frequencies(work: DuckDBPyConnection, model: Model, database: str) 
             where model_id = ? and field = ? and value in (select {quote(field)} from features)""",
             [model.model_id, field],
         )
-
-
-def _frequency_fields(settings: Settings) -> list[str]:
-    levels = [level for comparison in settings["comparisons"] for level in comparison["comparison_levels"]]
-    return sorted({level["tf_adjustment_column"] for level in levels if "tf_adjustment_column" in level})
 
 
 def score_in_parts(
@@ -172,6 +168,7 @@ def _phrase(comparison: str, level: str) -> str:
     if level in BEFORE:
         return f"{level} {noun}"
     if level in BEHIND:
-        return f"{noun} {BEHIND[level]}"
+        behind = BEHIND[level]
+        return f"{noun} {behind.replace('character', 'digit') if comparison in NUMERIC else behind}"
     # these levels name what they are about themselves
     return level if comparison in {"address", "sources"} else f"{noun}: {level}"
