@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from profile_pipeline import display
+from profile_pipeline.cli.incoming import lookup_record, record_of
 from profile_pipeline.cli.shell import (
     PENDING,
     PROBLEM,
@@ -241,16 +242,35 @@ def evaluate(
 @app.command()
 def lookup(
     identifier: Annotated[
-        str, typer.Argument(help="E-mail, phone, any id, profile id, or retired profile id.")
-    ],
+        str | None, typer.Argument(help="E-mail, phone, any id, profile id, or retired profile id.")
+    ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--record", metavar="FIELD=VALUE", help="Instead: a record to find the person of, field by field."
+        ),
+    ] = None,
+    record_json: Annotated[str, typer.Option("--record-json", help="The record as a JSON object.")] = "",
+    source: Annotated[
+        str | None, typer.Option("--source", help="With a record: read it as one of this source.")
+    ] = None,
     project: ProjectFolder = None,
     json_output: AsJson = False,
 ) -> None:
-    """Find a published profile and show where each of its values comes from."""
+    """Find a published profile and where its values come from; or whose an incoming record would be."""
     with plain_errors():
+        where = chosen(project)
+        if record or record_json:
+            if identifier:
+                raise PipelineError("give an identifier or a record, not both")
+            known = lookup_record(
+                where, record_of(record or [], record_json), source, json_output=json_output
+            )
+            raise typer.Exit(0 if known else PROBLEM)
+        if identifier is None:
+            raise PipelineError("give an identifier, or a record: --record given_name=Jon --record email=...")
         from profile_pipeline.lookup import lookup as find
 
-        where = chosen(project)
         found = find(load_config(where.rules), where, identifier)
         if json_output:
             as_json([asdict(item) for item in found])

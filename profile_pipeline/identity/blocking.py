@@ -186,13 +186,36 @@ def write_changed_keys(
 def _insert_base(
     work: DuckDBPyConnection, table: str, number: int, rule: BlockingRule, features: str, where: str = "true"
 ) -> None:
+    work.execute(
+        f"""insert into {table} select {number}, {_key(number, rule, 0)} as k, k, unique_id
+        from {features} where {_present(rule)} and {where}"""
+    )
+
+
+def _present(rule: BlockingRule) -> str:
     """The hash of a missing value is not missing in DuckDB, and least() skips missing ones: guard, or all meet."""
     needed = (*rule.parts, *sorted({field for part in rule.parts for field in _needs(part)}))
-    present = " and ".join(f"nullif({part}, '') is not null" for part in needed)
-    work.execute(
-        f"""insert into {table} select {number}, hash({number}, {", ".join(rule.parts)}) as k, k, unique_id
-        from {features} where {present} and {where}"""
-    )
+    return " and ".join(f"nullif({part}, '') is not null" for part in needed)
+
+
+def _key(number: int, rule: BlockingRule, depth: int) -> str:
+    """SQL: the key after so many refinements. One may be missing: its records stay together and are counted."""
+    refined = (f"coalesce({part}, '')" for part in rule.refine[:depth])
+    return f"hash({', '.join((str(number), *rule.parts, *refined))})"
+
+
+def every_key_query(rules: Sequence[BlockingRule], features: str) -> str:
+    """Grain: one row a record, rule and number of refinements: (rule, key, unique_id).
+
+    The stored key of a record is the one of these that is in use where it meets others, so a record that is not
+    stored finds exactly those it would be compared with.
+    """
+    found = [
+        f"select {number} as rule, {_key(number, rule, depth)} as key, unique_id from {features} where {_present(rule)}"
+        for number, rule in enumerate(rules)
+        for depth in range(len(rule.refine) + 1)
+    ]
+    return " union all ".join(found)
 
 
 def _refine(
@@ -240,11 +263,8 @@ def _over(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
 
 
 def _refined(rules: Sequence[BlockingRule], depth: int) -> str:
-    # a refinement may be missing: its records stay together and are counted
     cases = [
-        f"when {n} then hash({n}, {', '.join(rule.parts)}"
-        + "".join(f", coalesce({part}, '')" for part in rule.refine[: depth + 1])
-        + ")"
+        f"when {n} then {_key(n, rule, depth + 1)}"
         for n, rule in enumerate(rules)
         if len(rule.refine) > depth
     ]
