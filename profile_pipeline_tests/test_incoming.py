@@ -156,6 +156,27 @@ def test_nothing_changes(project: Project) -> None:
     assert contents(project) == before
 
 
+# ---------------------------------------------------------------- other ways of matching
+
+
+def test_blocking_rules_of_the_project_find_candidates_too(tmp_path: Path) -> None:
+    rules = "{settings: {blocking_rules_to_generate_predictions: [l.family = r.family and l.city = r.city]}}"
+    project = build_town(tmp_path, rules)
+    found = ask(project, given_name="Egon", family_name="Smith", city="York")
+    assert found.candidates[0].profile_id == ids_of(project)["crm:a4"]
+    with warehouse_of(project) as con:
+        assert found.compared == count(con, "identity.features", "family = 'smith' and city = 'york'")
+
+
+def test_without_matching_identifiers_still_count(tmp_path: Path) -> None:
+    project = build_town(tmp_path, "{enabled: false}")
+    found = ask(project, crm_id="a7", **delivered("a4"))
+    assert found.compared == 0
+    first, second = found.candidates[:2]
+    assert (first.profile_id, first.match_probability) == (ids_of(project)["crm:a7"], 1.0)
+    assert (second.match_probability, second.is_link) == (None, False)
+
+
 # ---------------------------------------------------------------- what is refused, in one line
 
 
