@@ -196,7 +196,7 @@ def _result(con: DuckDBPyConnection, labels: Path, seconds: dict[str, float]) ->
     return {
         "evaluation": asdict(evaluate(con, labels)),
         "threshold": noted["threshold"],
-        "expected_precision": noted.get("expected_precision"),
+        "expected_precision": facts(con, "identity.clusters")["expected_precision"],
         "calibration": calibration(con, labels),
         "capped_blocks": noted.get("capped_blocks"),
         "cut_links": facts(con, "identity.clusters").get("cut_links", 0),

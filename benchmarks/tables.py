@@ -65,20 +65,21 @@ def accuracy_table(sets: Json) -> str:
     lines = []
     for name, found in sets.items():
         if found.get("status", "done") != "done":
-            lines.append([name, *[found["reason"]], *[""] * 7])
+            lines.append([name, *[found["reason"]], *[""] * 8])
             continue
         e, accepted = found["evaluation"], found["calibration"]["accepted"]
         pairwise = e["pairwise"]
         lines.append(
             [
-                name, f"{e['records']:,}", share(pairwise["precision"], 3), share(pairwise["recall"], 3),
+                name, f"{e['records']:,}", share(found["expected_precision"], 3), share(pairwise["precision"], 3),
+                share(pairwise["recall"], 3),
                 f"**{share(pairwise['f1'])}**", share(e["b_cubed"]["f1"]), share(e["clusters"]["f1"], 3),
                 f"{share(accepted['expected_precision'], 3)} / {share(accepted['precision'], 3)}",
                 share(found["calibration"]["expected_calibration_error"], 3),
             ]
         )  # fmt: skip
     titles = [
-        "set", "records", "precision", "recall", "pairwise F1", "B-cubed F1", "cluster F1",
+        "set", "records", "expected precision", "precision", "recall", "pairwise F1", "B-cubed F1", "cluster F1",
         "link precision, expected / measured", "calibration error",
     ]  # fmt: skip
     return markdown(titles, lines)

@@ -4,6 +4,7 @@ Numbers are counts and shares only, under the same keys at every run, so that Da
 """
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -20,6 +21,15 @@ from profile_pipeline.profiles import lineage
 from profile_pipeline.warehouse import count, facts, literal, rows, scalar, table_exists, transaction
 
 Numbers = dict[str, Any]
+
+
+def moment(text: str) -> datetime:
+    """An ISO time that counts as now; UTC where it names no zone. Raises PipelineError for anything else."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise PipelineError("--as-of: not an ISO time; write it like 2026-04-02T18:00:00+01:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def forget_derived(con: DuckDBPyConnection) -> None:
@@ -178,6 +188,7 @@ def cluster_numbers(con: DuckDBPyConnection) -> Numbers:
         "flagged_nodes": count(con, "identity.clusters", "flagged"),
         "links_contradicted": count(con, "identity.cut_links") - cut_links(con),
         "identities_attached": count(con, "identity.attachments"),
+        "expected_precision_of_links": float(facts(con, "identity.clusters").get("expected_precision") or 0),
         "cluster_sizes": chart(
             charts.histogram(list(sizes.items()), "Clusters by number of nodes"), "cluster sizes"
         ),

@@ -98,7 +98,7 @@ def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[
         con.execute(
             "create table identity.identifiers (record_key text, source text, namespace text, value text)"
         )
-        con.execute("create table identity.generic_values (namespace text, value text)")
+        con.execute("create table identity.generic_values (namespace text, value text, reason text)")
         marks = ", ".join("?" for _ in range(len(rules.attributes) + 2))
         values = [[k, k.split(":")[0], *(p.get(n) for n in rules.attributes)] for k, p in people.items()]
         if values:
@@ -399,7 +399,9 @@ weights = st.dictionaries(
 )
 
 
-def one_component(scores: dict[tuple[int, int], int], strong=(), values=None, nodes=range(8), apart=()) -> Component:
+def one_component(
+    scores: dict[tuple[int, int], int], strong=(), values=None, nodes=range(8), apart=()
+) -> Component:
     listed = [(a, b, float(w), w >= 0) for (a, b), w in scores.items()]
     return Component(list(nodes), set(nodes), list(strong), list(apart), listed, values or {})
 

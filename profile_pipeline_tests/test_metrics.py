@@ -40,6 +40,10 @@ def facts(con: DuckDBPyConnection) -> DuckDBPyConnection:
     con.execute("create table raw.batches as select 1 as batch, ?::timestamptz as as_of", [day(1)])
     for build in (build_candidates, build_lineage, build_unified, build_audiences):
         build(con, config)
+    con.execute(
+        "create table identity.identifiers (record_key text, namespace text, value text, raw_value text)"
+    )
+    con.execute("create table identity.generic_values (namespace text, value text)")
     metrics.build_profile_facts(con, config)
     return con
 
@@ -79,16 +83,16 @@ def test_audiences_reconcile_with_memberships(facts: DuckDBPyConnection) -> None
     assert rows(facts, "select * from metrics.audiences") == [("all", 4, 0)]
     facts.execute("update audiences.membership set exited_at = ? where profile_id = 'bare'", [day(2)])
     touch(facts, "audiences.membership")
-    metrics.build_profile_facts(facts)
+    metrics.build_profile_facts(facts, config_of({}, POLICIES))
     assert rows(facts, "select * from metrics.audiences") == [("all", 3, 1)]
 
 
 def test_facts_are_written_when_something_changed_and_only_then(facts: DuckDBPyConnection) -> None:
     facts.execute("delete from metrics.profiles")
-    metrics.build_profile_facts(facts)
+    metrics.build_profile_facts(facts, config_of({}, POLICIES))
     assert scalar(facts, "select count(*) from metrics.profiles") == 0
     touch(facts, "profiles.lineage")
-    metrics.build_profile_facts(facts)
+    metrics.build_profile_facts(facts, config_of({}, POLICIES))
     assert scalar(facts, "select count(*) from metrics.profiles") == 4
 
 

@@ -35,7 +35,7 @@ from profile_pipeline_tests.worlds import (
     write_rules,
 )
 
-CANARIES = ("zanzi", "brixl", "quorn", "7946095", "1961-", "/1961", ".1961", "vortexweg", "kestrelby")
+CANARIES = ("zanzi", "brixl", "quorn", "7946095", "1961-", "/1961", "3.02.1961", "vortexweg", "kestrelby")
 """Parts of the planted values as they could appear anywhere: mail, names, phone, birth date, street, city."""
 BANK = """
   bank:

@@ -126,7 +126,9 @@ def test_numbers_are_read_as_those_of_the_country():
 
 def test_a_cut_names_the_limit():
     found = ours("crm_id: A, phone: +442079460018\ncrm_id: B, phone: +442079460018")
-    assert [link.why for link in found.links] == ["one profile would hold 2 of crm_id (unique: 1)"]
+    assert [link.why for link in found.links] == [
+        "carried by 2 holders of crm_id (unique: 1), so it ties nobody"
+    ]
 
 
 def test_a_cut_of_evidence_and_of_a_device_says_so():

@@ -38,7 +38,7 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
     def build(con: DuckDBPyConnection, options: IntakeOptions) -> None:
         if options.rebuild:
             runs.forget_derived(con)
-        now = datetime.fromisoformat(options.as_of) if options.as_of else datetime.now(UTC)
+        now = runs.moment(options.as_of) if options.as_of else datetime.now(UTC)
         found["scan"] = ledger.scan(con, config, project, now)
         runs.require_deliveries(con, project)
         if options.accept_volume_change:  # also for a delivery that this very scan has found

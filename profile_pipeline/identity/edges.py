@@ -119,6 +119,7 @@ def _compute(scope: Scope) -> dict[str, Any]:
     threshold = _threshold(scope)
     noted: dict[str, Any] = {"threshold": threshold}
     work.execute(f"create or replace table scored {SCORED}")
+    work.execute(f"create or replace table keys {blocking.KEYS}")
     if scope.matches:
         noted |= _score(scope)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
@@ -180,7 +181,6 @@ def _show_features(scope: Scope, pairs: str = "") -> None:
 def _block(scope: Scope, model: Model) -> dict[str, Any]:
     """Write `keys` and `pairs`; the names of the rules in the order of their numbers."""
     work, rules, caps = scope.work, model.rules(scope.config), model.manifest["caps"]
-    work.execute(f"create or replace table keys {blocking.KEYS}")
     if not rules:
         replace_table(work, "pairs", own_pairs_query(model.settings, "" if scope.whole else "changed"))
     elif scope.whole:

@@ -4,6 +4,8 @@ A record is computed again when the values that it is matched on have changed, a
 missing here, so a value that becomes generic changes the records that carry it.
 """
 
+import functools
+
 import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -201,10 +203,14 @@ def add_nicknames(con: DuckDBPyConnection) -> None:
 
     Names outside the data set stand for themselves only and have no row: equality says all about them.
     """
+    con.register("nickname_table", _nicknames())
+    replace_table(con, "temp.nicknames", "select * from nickname_table")
+    con.unregister("nickname_table")
+
+
+@functools.cache
+def _nicknames() -> pa.Table:
     names = {name: {name, *formal} for name, formal in normalise.formal_names().items()}
     for formal in {formal for found in names.values() for formal in found}:
         names.setdefault(formal, {formal})
-    table = pa.table({"nickname": list(names), "formal_names": [sorted(found) for found in names.values()]})
-    con.register("nickname_table", table)
-    replace_table(con, "temp.nicknames", "select * from nickname_table")
-    con.unregister("nickname_table")
+    return pa.table({"nickname": list(names), "formal_names": [sorted(found) for found in names.values()]})

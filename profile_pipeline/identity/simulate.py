@@ -307,12 +307,22 @@ def _why(a: Stated, b: Stated, held: Held, namespaces: dict[str, Namespace], gen
     if not space.link:
         return "`link: false`; evidence only"
     if generic:
-        return "shared by too many different people"
+        return _suspended(a, b, held, namespaces)
     for name, values in sorted(held[a.profile].items(), key=lambda item: namespaces[item[0]].priority):
         together = len(values | held[b.profile][name])
         if together > (namespaces[name].unique or together):
             return f"one profile would hold {together} of {name} (unique: {namespaces[name].unique})"
     return "its holders are different people"
+
+
+def _suspended(a: Stated, b: Stated, held: Held, namespaces: dict[str, Namespace]) -> str:
+    """Why an identity of both ties nobody: it is contested by holders of a stronger one, or shared too widely."""
+    for name in sorted(held[a.profile].keys() & held[b.profile].keys(), key=lambda n: namespaces[n].priority):
+        unique = namespaces[name].unique
+        together = len(held[a.profile][name] | held[b.profile][name])
+        if unique and together > unique:
+            return f"carried by {together} holders of {name} (unique: {unique}), so it ties nobody"
+    return "shared by too many different people"
 
 
 def _relationships(con: DuckDBPyConnection) -> list[str]:
