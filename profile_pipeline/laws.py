@@ -64,6 +64,16 @@ def broken_limits(con: DuckDBPyConnection, config: Config) -> int:
     return total
 
 
+def joined_against_decisions(con: DuckDBPyConnection) -> int:
+    """Pairs that a steward has decided are not one person, yet stand in one cluster."""
+    return scalar(
+        con,
+        """select count(*) from identity.edges e
+        join identity.clusters l on l.record_key = e.left_key join identity.clusters r on r.record_key = e.right_key
+        where e.type = 'decision' and not e.accepted and l.cluster_key = r.cluster_key""",
+    )
+
+
 def _largest_single(kind: str) -> str:
     """One row that carries several values by itself breaks a limit at its source: reported there, not here."""
     if kind.startswith("source:"):

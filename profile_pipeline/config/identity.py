@@ -33,7 +33,7 @@ class Matching(Rule):
     threshold: float | None = Field(
         default=None, description="match weight (log2 Bayes factor) above which a pair is a link"
     )
-    floor: float = Field(default=-10, description="pairs below this match weight are not kept")
+    floor: float = Field(default=-5, description="pairs below this match weight are not kept")
     max_block: int = Field(default=200, ge=2, description="records a blocking key may hold")
     max_training_pairs: int = Field(default=1_000_000, ge=10_000, description="pairs the model is trained on")
     hysteresis: float = Field(

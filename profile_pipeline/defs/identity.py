@@ -135,6 +135,12 @@ def _clusters(config: Config) -> dg.AssetsDefinition:
                 "no cluster holds more identifiers of a namespace than allowed",
                 blocking=True,
             ),
+            checks.spec(
+                key,
+                "decided_apart",
+                "no cluster joins what a steward decided is not one person",
+                blocking=True,
+            ),
             checks.spec(key, "nothing_cut", "no link had to be cut to keep a limit"),
         ],
         results=partial(_cluster_results, key=key, config=config),
@@ -145,10 +151,15 @@ def _cluster_results(
     con: DuckDBPyConnection, *, key: dg.AssetKey, config: Config
 ) -> list[dg.AssetCheckResult]:
     broken, cut = laws.broken_limits(con, config), runs.cut_links(con)
+    joined = laws.joined_against_decisions(con)
     return [
         checks.fact(
             key, "limits_hold", passed=not broken, critical=True, clusters=broken,
             why="a single record holds more identifiers of a unique namespace than identity.yaml allows",
+        ),
+        checks.fact(
+            key, "decided_apart", passed=not joined, critical=True, pairs=joined,
+            why="this is a fault of the program: please report it",
         ),
         checks.fact(
             key, "nothing_cut", passed=not cut, critical=False, links=cut,
