@@ -17,14 +17,20 @@ LIBRARY_FIELDS = (
     "given", "middle", "family", "birth_date", "email", "phone", "national_id", "postcode", "city", "gender",
 )  # fmt: skip
 """Match fields that Splink's library has a comparison for; the rest (x_...) are compared exactly."""
+BLOCKED_ON = ("street", "email_local")
+"""Further columns that blocking rules read."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Which columns of a features file hold values, and which hold the blocking keys that scoring uses."""
+    """Which columns of a features file hold values, and which hold the blocking keys that scoring uses.
+
+    `rules` are the blocking rules as plain Splink ones over the values, without caps.
+    """
 
     fields: list[str]
     blocks: list[str]
+    rules: list[str]
 
     @classmethod
     def read(cls, path: Path) -> "Features":
@@ -37,12 +43,21 @@ def export_features(con: DuckDBPyConnection, path: Path) -> Features:
     columns = list(columns_of(con, "identity.features"))
     known = [name for name in columns if name in LIBRARY_FIELDS or name.startswith("x_")]
     keys, blocks = _blocking_keys(con, columns)
-    listed = ", ".join(["unique_id", "record_key", *known, *blocks])
+    blocked_on = [name for name in BLOCKED_ON if name in columns]
+    listed = ", ".join(["unique_id", "record_key", *known, *blocked_on, *blocks])
     con.execute(f"copy (select {listed} from identity.features {keys}) to {literal(path)} (format parquet)")
     [filled] = rows(con, f"select {', '.join(f'count({name})' for name in known)} from identity.features")
-    found = Features([name for name, number in zip(known, filled, strict=True) if number], blocks)
+    found = Features(
+        [n for n, number in zip(known, filled, strict=True) if number], blocks, _plain_rules(con)
+    )
     path.with_suffix(".json").write_text(json.dumps(vars(found)), encoding="utf-8")
     return found
+
+
+def _plain_rules(con: DuckDBPyConnection) -> list[str]:
+    model = active_model(con)
+    rules = model.settings.get("blocking_rules_to_generate_predictions", []) if model else []
+    return [rule if isinstance(rule, str) else rule["blocking_rule"] for rule in rules]
 
 
 def _blocking_keys(con: DuckDBPyConnection, columns: list[str]) -> tuple[str, list[str]]:

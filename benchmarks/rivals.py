@@ -7,6 +7,7 @@ runs in a process of its own, under the same time limit; what crashes or is stop
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import os
@@ -131,14 +132,19 @@ def run_same_blocking(work: Path, clusters: Path) -> None:
     print_result(splink_over_features(work, clusters, lean=False))
 
 
-def splink_over_features(work: Path, clusters: Path, *, lean: bool) -> dict[str, Any]:
-    """Plain Splink on features.parquet; every record of records.parquet is in the clusters it writes."""
+def splink_over_features(work: Path, clusters: Path, *, lean: bool, capped: bool = True) -> dict[str, Any]:
+    """Plain Splink on features.parquet; every record of records.parquet is in the clusters it writes.
+
+    Blocked by the same keys, or, not `capped`, by the same rules as Splink takes them: without a cap on large blocks.
+    """
     import plain_splink
 
     features = Features.read(work / "features.parquet")
     con = plain_splink.open_database(threads())
     con.execute("create table features as from read_parquet(?)", [str(work / "features.parquet")])
     plan = plain_splink.library_plan(set(features.fields), features.blocks, lean=lean)
+    if not capped:
+        plan = dataclasses.replace(plan, blocking_rules=features.rules)
     by_number = clusters.with_name("by_number.parquet")
     done = plain_splink.resolve(con, ["features"], plan, by_number)
     con.execute(
