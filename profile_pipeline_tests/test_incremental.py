@@ -7,7 +7,7 @@ a smaller test does the same with Splink itself.
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
 from profile_pipeline.profile_ids import assign_profile_ids
-from profile_pipeline.warehouse import connect, mark_built, rows, scalar
+from profile_pipeline.records.current import identifiers_query
+from profile_pipeline.warehouse import connect, mark_built, replace_table, rows, scalar
 from profile_pipeline_tests.worlds import quick_folder
 
 FIELDS = {
@@ -113,10 +114,9 @@ def warehouse(path: Path, config: Config) -> Iterator[DuckDBPyConnection]:
     """Empty records of the shapes that the records stage writes, and a model."""
     with connect(path, memory="512MiB", threads=1) as con:
         columns = "".join(f", {name} text" for name in FIELDS)
-        con.execute(f"create table records.current (record_key text, source text{columns})")
         con.execute(
-            """create table records.identifiers (record_key text, source text, namespace text, value text,
-                raw_value text, observed_at timestamptz);
+            f"""create table records.current (record_key text, source text, observed_at timestamptz,
+                identifiers struct(namespace text, value text, raw text)[]{columns});
             create table records.event_subjects (event_key text, subject text, attribution text);
             create table records.events (event_key text, occurred_at timestamptz,
                 identifiers struct(namespace text, value text, raw text)[]);
@@ -137,23 +137,25 @@ def lend_model(con: DuckDBPyConnection, config: Config) -> None:
     )
 
 
+def identifiers(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"namespace": space, "value": row[space], "raw": row[space]}
+        for space in ("card", "mail", "token")
+        if row[space]
+    ]
+
+
 def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
     for key in {*change.written, *change.deleted}:
         con.execute("delete from records.current where record_key = ?", [key])
-        con.execute("delete from records.identifiers where record_key = ?", [key])
     for key, row in change.written.items():
         if key not in change.deleted:
             source = key.split(":")[0]
             con.execute(
-                f"insert into records.current values (?, ?{', ?' * len(FIELDS)})",
-                [key, source, *(row[n] for n in FIELDS)],
+                f"insert into records.current values (?, ?, null, ?{', ?' * len(FIELDS)})",
+                [key, source, identifiers(row), *(row[n] for n in FIELDS)],
             )
-            for space in ("card", "mail", "token"):
-                if row[space]:
-                    con.execute(
-                        "insert into records.identifiers values (?, ?, ?, ?, ?, null)",
-                        [key, source, space, row[space], row[space]],
-                    )
+    replace_table(con, "records.identifiers", identifiers_query())
     for name, (space, value) in change.events.items():
         con.execute("delete from records.event_subjects where event_key = ?", [name])
         con.execute("delete from records.events where event_key = ?", [name])

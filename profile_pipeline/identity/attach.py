@@ -7,6 +7,7 @@ click that names it belongs to its only holder. With several holders nobody can 
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity import changes
 from profile_pipeline.warehouse import literal, replace_table
 
 TOUCHED = """
@@ -22,7 +23,7 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
     """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
 
     Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `numbered`,
-    the nodes whose group may have changed.
+    the nodes whose group may have changed. Records in clusters that are written again are noted for the ledger.
     """
     replace_table(con, "temp.attached", _attachments_query(config))
     replace_table(
@@ -48,6 +49,8 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
         from placed window same as (partition by place)"""
     )
     con.execute("create or replace table identity.attachments as from temp.attached")
+    if not whole:
+        changes.note(con, "ids", "from temp.rewritten")
     con.execute("drop table temp.attached; drop table temp.groups_touched; drop table temp.rewritten")
 
 
@@ -55,12 +58,14 @@ def _attachments_query(config: Config) -> str:
     spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
     listed = ", ".join(map(literal, spaces)) or "null"
     return f"""
-        with alone as (
-            select group_key as record_key from identity.groups group by group_key having count(*) = 1
+        with people as (select record_key from identity.nodes where kind = 'person'),
+        alone as (
+            select group_key as record_key from identity.groups
+            where group_key in (from people) group by group_key having count(*) = 1
         ), lone as (
             select record_key, namespace, value, hash(namespace, value) as value_key
-            from identity.nodes semi join alone using (record_key) join identity.identifiers using (record_key)
-            where kind = 'person' and namespace in ({listed})
+            from people semi join alone using (record_key) join identity.identifiers using (record_key)
+            where namespace in ({listed})
                 and (namespace, value) not in (select (namespace, value) from identity.generic_values)
         ), held as (
             select record_key, hash(namespace, value) as value_key from identity.identifiers where namespace in ({listed})

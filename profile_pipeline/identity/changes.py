@@ -18,7 +18,7 @@ def note(con: DuckDBPyConnection, stage: str, keys: str) -> None:
 
 
 def noted_query(stage: str, database: str = "") -> str:
-    """Grain: one row a queued node of a stage."""
+    """Grain: one row a queued node of a stage. Needs the table."""
     prefix = f"{database}." if database else ""
     return f"select distinct record_key from {prefix}identity.changes where stage = {literal(stage)}"
 
@@ -31,7 +31,7 @@ def forget(con: DuckDBPyConnection, stage: str) -> None:
 
 def continues(con: DuckDBPyConnection, table: str, base: str) -> bool:
     """Whether a table was last written by this code under the same rules, so that only changes have to be looked at."""
-    return built(con, table) is not None and facts(con, table).get("base") == base
+    return bool(base) and built(con, table) is not None and facts(con, table).get("base") == base
 
 
 def last_full(con: DuckDBPyConnection, table: str) -> str:

@@ -71,7 +71,12 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         attach_lone_identities(con, config, whole=whole)
         con.execute("drop table numbered; drop table gone; drop table refined")
         changes.forget(con, "clusters")
-        noted = {"base": base, "cut_links": scalar(con, "select count(*) from identity.cut_links")}
+        full = mark if whole else changes.last_full(con, "identity.clusters")
+        noted = {
+            "base": base,
+            "full": full,
+            "cut_links": scalar(con, "select count(*) from identity.cut_links"),
+        }
         mark_built(con, "identity.clusters", mark, noted | published_quality(con))
 
 

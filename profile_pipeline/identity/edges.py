@@ -267,11 +267,10 @@ def _add_closures(scope: Scope, threshold: float) -> None:
         )
 
 
-def _stale() -> str:
-    """Condition: edges from before that `new_edges` replaces, closures not among them."""
-    return """(not closure and (
-        (type = 'probabilistic' and (left_key in (from changed_keys) or right_key in (from changed_keys)))
-        or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision'))"""
+STALE = """not closure and (
+    (type = 'probabilistic' and (left_key in (from changed_keys) or right_key in (from changed_keys)))
+    or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision')"""
+"""Condition: edges from before that `new_edges` replaces; closures inside affected components are replaced too."""
 
 
 def _find_affected(scope: Scope) -> None:
@@ -305,6 +304,14 @@ def _find_affected(scope: Scope) -> None:
     replace_table(
         work, "affected", f"select record_key from gone_or_affected semi join {nodes} using (record_key)"
     )
+    replace_table(
+        work,
+        "old_edges",
+        f"""select rowid as place, left_key, right_key, type, match_weight, accepted, closure,
+            case when closure then left_key in (from gone_or_affected) else {STALE} end as stale
+        from {edges} where left_key in (from gone_or_affected) or right_key in (from changed_keys)
+            or type = 'decision' or (type = 'deterministic' and value_key in (from stale_values))""",
+    )
     work.execute("drop table dirty")
 
 
@@ -312,8 +319,8 @@ def _links_query(scope: Scope) -> str:
     """Links between affected nodes that need no closure to be known: (left_key, right_key, weight)."""
     found = "select left_key, right_key, match_weight, accepted, closure from new_edges"
     if not scope.whole:
-        found += f""" union all select left_key, right_key, match_weight, accepted, closure from {scope.table("edges")}
-            where left_key in (from affected) and not {_stale()}"""
+        found += """ union all select left_key, right_key, match_weight, accepted, closure from old_edges
+            where left_key in (from affected) and not stale"""
     return f"""select left_key, right_key, coalesce(match_weight, 1000.0) as weight from ({found})
         where accepted and not closure"""
 
@@ -323,8 +330,8 @@ def _known_query(scope: Scope) -> str:
     found = "select left_key, right_key from new_edges where type = 'probabilistic'"
     if scope.whole:
         return found
-    return f"""{found} union all select left_key, right_key from {scope.table("edges")}
-        where type = 'probabilistic' and left_key in (from affected) and not closure and not {_stale()}"""
+    return f"""{found} union all select left_key, right_key from old_edges
+        where type = 'probabilistic' and left_key in (from affected) and not closure and not stale"""
 
 
 # ---------------------------------------------------------------- the warehouse
@@ -336,11 +343,9 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
     if scope.whole:
         con.execute(EDGES.replace("if not exists ", "").replace("create table", "create or replace table"))
     else:
-        stale = _stale()
-        for name in ("changed_keys", "stale_values", "gone_or_affected"):
-            stale = stale.replace(f"from {name})", f"from {main}.{name})")
-        inside = f"closure and left_key in (from {main}.gone_or_affected)"
-        con.execute(f"delete from identity.edges where {stale} or ({inside})")
+        con.execute(
+            f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"
+        )
         con.execute(
             f"""delete from identity.blocking_keys where unique_id in (from {main}.changed)
             or (base, unique_id) in (select (base, unique_id) from {main}.keys)"""

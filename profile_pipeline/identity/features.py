@@ -1,12 +1,11 @@
 """Splink's input: one row a record, with the match fields that follow from the semantic types.
 
-A record is computed again when the values that it is matched on have changed, and only then; generic values are
-missing here, so a value that becomes generic changes the records that carry it.
+A record is computed again when the nodes step has noted it, and only then; generic values are missing here, so a
+value that becomes generic changes the records that carry it.
 """
 
 import functools
 
-import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
@@ -50,11 +49,9 @@ SUFFIXES = (
     "cbe",
 )
 
-CHANGED = "(from records.current where record_key in (from temp.changed))"
-
 
 def build_features(con: DuckDBPyConnection, config: Config) -> None:
-    """Bring identity.features up to date with records.current and the generic values; notes what changed for edges."""
+    """Bring identity.features up to date with records.current and the generic values."""
     limiting = config.identity.clustering.never_differ
     base = fingerprint(
         match_fields(config),
@@ -62,45 +59,35 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         _sources(config),
         _types(config),
         normalise.VERSION,
-        duckdb.__version__,
+        changes.last_full(con, "identity.nodes"),
     )
     mark = fingerprint(upstream(con, ["records.current", "identity.generic_values"]), base)
     if built(con, "identity.features") == mark:
         return
     whole = not changes.continues(con, "identity.features", base)
+    con.execute(changes.TABLE)
     with transaction(con):
         replace_table(con, "temp.suspended", suspended_query(config))
-        if not whole:
-            _find_changed(con, config)
-        replace_table(con, "temp.inputs", inputs_query(config, "" if whole else CHANGED))
+        replace_table(con, "temp.changed", changes.noted_query("features") + (" limit 0" if whole else ""))
+        replace_table(con, "temp.inputs", inputs_query(config, _matched(config, whole=whole)))
         add_nicknames(con)
         if whole:
             replace_table(con, "identity.features", features_query(config))
         else:
             con.execute("delete from identity.features where record_key in (from temp.changed)")
             con.execute(f"insert into identity.features by name {features_query(config)}")
-            con.execute("drop table temp.changed")
-        _require_distinct(con)
-        con.execute("drop table temp.inputs; drop table temp.suspended; drop table temp.nicknames")
+        _require_distinct(con, whole=whole)
+        for table in ("changed", "inputs", "suspended", "nicknames"):
+            con.execute(f"drop table temp.{table}")
+        changes.forget(con, "features")
         full = mark if whole else changes.last_full(con, "identity.features")
         mark_built(con, "identity.features", mark, {"base": base, "full": full})
 
 
-def _find_changed(con: DuckDBPyConnection, config: Config) -> None:
-    """`changed`: records whose match values are new, other than before, or gone; the edges look at them."""
-    replace_table(
-        con,
-        "temp.changed",
-        f"""select coalesce(i.record_key, f.record_key) as record_key
-        from ({inputs_query(config)}) i full join identity.features f using (record_key)
-        where i.content is distinct from f.content""",
-    )
-    changes.note(con, "edges", "from temp.changed")
-
-
-def _require_distinct(con: DuckDBPyConnection) -> None:
+def _require_distinct(con: DuckDBPyConnection, *, whole: bool) -> None:
     """`unique_id` is a 64-bit hash; among 10 million records two are equal once in 370,000 data sets."""
-    twice = scalar(con, "select count(*) - count(distinct unique_id) from identity.features")
+    new = "" if whole else "where unique_id in (select hash(record_key) from temp.changed)"
+    twice = scalar(con, f"select count(*) - count(distinct unique_id) from identity.features {new}")
     if twice:
         raise PipelineError("two record keys have the same hash; add a letter to the name of one source")
 
@@ -131,22 +118,22 @@ def suspended_query(config: Config) -> str:
     )
 
 
-def inputs_query(config: Config, records: str = "") -> str:
-    """Grain: one row a matched record: what its match fields are made of, and the hash of that (`content`).
-
-    `records` is a relation to take in place of the matched ones of records.current. Needs temp.suspended.
-    """
+def inputs_query(config: Config, records: str) -> str:
+    """Grain: one row a record of the relation `records`: what its match fields are made of. Needs temp.suspended."""
     kinds = _types(config)
     columns = sorted(
         {field for fields in match_fields(config).values() for field in fields}
         | set(config.identity.clustering.never_differ)
     )
     chosen = ["record_key", "source", *(_unsuspended(name, kinds[name]) for name in columns)]
-    hashed = ", ".join(["source", *map(quote, columns)])
+    return f"select {', '.join(chosen)} from {records}"
+
+
+def _matched(config: Config, *, whole: bool) -> str:
+    """The relation of the records that are compared: all, or those in temp.changed."""
     sources = ", ".join(map(literal, _sources(config))) or "null"
-    matched = records or f"(from records.current where source in ({sources}))"
-    return f"""with chosen as (select {", ".join(chosen)} from {matched})
-        select *, hash({hashed}) as content from chosen"""
+    changed = "" if whole else " and record_key in (from temp.changed)"
+    return f"(from records.current where source in ({sources}){changed})"
 
 
 def _unsuspended(name: str, kind: str) -> str:
@@ -174,7 +161,7 @@ def features_query(config: Config) -> str:
         street = "null::text"
     return f"""
         with cleaned as (
-            select record_key, source, content, {_without(names["given"], TITLES)} as own_given,
+            select record_key, source, {_without(names["given"], TITLES)} as own_given,
                 {_without(names["family"], SUFFIXES)} as own_family,
                 {_without(names["full"], (*TITLES, *SUFFIXES))} as whole, lower({street}) as street{others}{extra}
             from temp.inputs

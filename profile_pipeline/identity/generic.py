@@ -9,27 +9,34 @@ from profile_pipeline.warehouse import literal, quote
 
 GENERIC = "shared by more disagreeing people than generic_limit"
 CONTESTED = "carried by more holders of a stronger identifier than one person may be"
+WHO = ("birth_date", "given_name", "family_name", "full_name")
+"""Semantic types by which records disagree on who they are."""
 
 
-def generic_query(config: Config) -> str:
+def generic_query(config: Config, changed: str = "") -> str:
     """Grain: one row a suspended value: shared by more than k records that disagree on who they are: they identify nobody.
 
     Disagreement: the number of different birth dates, or of different first letters of name and family name,
     whichever is larger, among the records that carry the value. Match fields that no namespace covers are judged
-    too; their `namespace` is the field.
+    too; their `namespace` is the field. With `changed`, a table of record keys, only values that these carry and those
+    suspended before are looked at: no other can be judged differently.
     """
     limit = config.identity.clustering.generic_limit
-    date = _first(config, "birth_date")
-    given, family = _first(config, "given_name"), _first(config, "family_name")
-    full = _first(config, "full_name")
+    first = first_fields(config)
+    date, given, family, full = (f"c.{first[kind]}" if kind in first else "null::text" for kind in WHO)
     name = f"coalesce({given} || ' ' || {family}, {full})"
     people = f"greatest(count(distinct {date}), count(distinct {name}))"
+    keyed = f"select *, hash(namespace, value) as value_key from ({_carried_query(config)})"
+    looked_at = f"""
+        select value_key from ({keyed}) where record_key in (from {changed})
+        union select hash(namespace, value) from identity.generic_values"""
+    narrowed = f"where value_key in ({looked_at})" if changed else ""
     return f"""
-        with carried as ({_carried_query(config)}),
-        wide as (select hash(namespace, value) as value_key from carried group by all having count(*) > {limit}),
+        with carried as materialized (from ({keyed}) {narrowed}),
+        wide as (select value_key from carried group by all having count(*) > {limit}),
         suspended as (
             select namespace, value, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
-            from (from carried where hash(namespace, value) in (from wide)) join records.current c using (record_key)
+            from (from carried where value_key in (from wide)) join records.current c using (record_key)
             group by namespace, value having {people} > {limit}
             union all {_contested_query(config)}
         )
@@ -46,7 +53,7 @@ def _contested_query(config: Config) -> str:
     found = [
         f"""select v.namespace, v.value, count(distinct v.record_key) as record_count, count(distinct u.value) as people_count,
             {literal(CONTESTED)} as reason
-        from identity.identifiers v join identity.identifiers u using (record_key)
+        from carried v join identity.identifiers u using (record_key)
         where v.namespace = {literal(name)} and u.namespace = {literal(stronger)}
         group by v.namespace, v.value having count(distinct u.value) > {limit.unique}"""
         for name, space in acting.items()
@@ -76,6 +83,6 @@ def _carried_query(config: Config) -> str:
     )
 
 
-def _first(config: Config, kind: str) -> str:
-    """The first field of a semantic type, as a column of records.current."""
-    return next((f"c.{name}" for name, a in config.attributes.items() if a.type == kind), "null::text")
+def first_fields(config: Config) -> dict[str, str]:
+    """The first field of each semantic type that says who somebody is."""
+    return {a.type: name for name, a in reversed(config.attributes.items()) if a.type in WHO}

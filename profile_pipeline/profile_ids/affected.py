@@ -2,10 +2,14 @@
 
 An id and a cluster are the same people when the same records are in both. Such a pair is an island: nothing
 outside can claim the id or the cluster, so leaving it out changes no result. Cost follows what is left.
+
+After a revision all are islands. So when clusters were only brought up to date since, the records whose cluster was
+written again tell what to look at; when all were computed afresh, ids and clusters are compared.
 """
 
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.identity import changes
 from profile_pipeline.profile_ids.tables import MEMBERS
 from profile_pipeline.warehouse import count, replace_table
 
@@ -13,15 +17,16 @@ PEOPLE = "bit_xor(hash(record_key)) as x, sum(hash(record_key)) as s"
 """128 bits of a set of record keys: among a million sets, two that differ agree with odds of 1 in 10^25."""
 
 
-def find_affected(con: DuckDBPyConnection, *, everything: bool = False) -> int:
+def find_affected(con: DuckDBPyConnection, *, known: bool, everything: bool = False) -> int:
     """Write temp.affected (record_key, cluster_key, profile_id, from_revision) and return its rows.
 
-    Grain: one row a record; no cluster: it is gone, no id: it is new. `everything` leaves nothing out.
+    Grain: one row a record; no cluster: it is gone, no id: it is new. `known`: what changed since the last revision
+    has been noted. `everything` leaves nothing out.
     """
     held = "select record_key, profile_id, from_revision from identity.membership where to_revision is null"
     grouped = "select record_key, cluster_key from identity.clusters"
     if not (everything or count(con, "identity.revisions") == 0):
-        replace_table(con, "temp.touched", _touched_query(pins=count(con, "identity.pins") > 0))
+        replace_table(con, "temp.touched", _touched_query(known=known, pins=count(con, "identity.pins") > 0))
         held += " and hash(profile_id) in (select profile from touched)"
         grouped += " where hash(cluster_key) in (select cluster from touched)"
     found = replace_table(
@@ -31,17 +36,30 @@ def find_affected(con: DuckDBPyConnection, *, everything: bool = False) -> int:
     return found
 
 
-def _touched_query(*, pins: bool) -> str:
+def _touched_query(*, known: bool, pins: bool) -> str:
     """Ids and clusters without a twin, as hashes: numbers join faster, and those that share one are touched together.
 
     With pins, also the ids and clusters that a pin pulls apart.
     """
-    query = f"""
+    query = _noted_query() if known else _compared_query()
+    pulled = f"select hash(profile_id), hash(cluster_key) from ({_pulled_query()})"
+    return f"{query} union all {pulled}" if pins else query
+
+
+def _noted_query() -> str:
+    """Ids and clusters of the records whose cluster was written again."""
+    return f"""
+        with noted as ({changes.noted_query("ids")})
+        select hash(profile_id) as profile, null as cluster from ({MEMBERS}) semi join noted using (record_key)
+        union all select null, hash(cluster_key) from identity.clusters semi join noted using (record_key)"""
+
+
+def _compared_query() -> str:
+    """Ids and clusters that have not the same records."""
+    return f"""
         with profiles as (select hash(profile_id) as profile, {PEOPLE} from ({MEMBERS}) group by profile),
         clusters as (select hash(cluster_key) as cluster, {PEOPLE} from identity.clusters group by cluster)
         select profile, cluster from profiles full join clusters using (x, s) where profile is null or cluster is null"""
-    pulled = f"select hash(profile_id), hash(cluster_key) from ({_pulled_query()})"
-    return f"{query} union all {pulled}" if pins else query
 
 
 def _pulled_query() -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.identity import changes
 from profile_pipeline.profile_ids import churn, proposal
 from profile_pipeline.profile_ids.causes import caused, circumstances, find_causes, last_circumstances
 from profile_pipeline.profile_ids.revision import write_revision
@@ -23,17 +24,19 @@ def assign_profile_ids(
     create_tables(con)
     pins = rows(con, "select profile_id, record_key from identity.pins order by profile_id")
     mark = fingerprint(built(con, "identity.clusters"), pins)
+    base = changes.last_full(con, "identity.clusters")
     if built(con, MEMBERSHIP) == mark and not churn.pending(con):
         return
     with transaction(con):
-        proposal.propose(con, config, everything=everything)
+        proposal.propose(con, config, known=changes.continues(con, MEMBERSHIP, base), everything=everything)
         effect = churn.effect_of(con, config)
         lines = churn.over_limits(effect, config.identity.churn)
         if proposal.changes_something(con):
             _settle(con, config, effect, lines, approve=approve)
         if approve or not lines:
             churn.clear(con)
-            mark_built(con, MEMBERSHIP, mark, asdict(effect))
+            changes.forget(con, "ids")
+            mark_built(con, MEMBERSHIP, mark, {**asdict(effect), "base": base})
         for table in proposal.TEMPORARY:
             con.execute(f"drop table {table}")
 

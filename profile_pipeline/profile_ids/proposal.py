@@ -13,9 +13,9 @@ from profile_pipeline.warehouse import literal, replace_table, scalar
 TEMPORARY = ("affected", "claimed", "minted", "shift", "retiring", "reviving")
 
 
-def propose(con: DuckDBPyConnection, config: Config, *, everything: bool = False) -> None:
+def propose(con: DuckDBPyConnection, config: Config, *, known: bool, everything: bool = False) -> None:
     """Write the temporary tables; their names are in TEMPORARY."""
-    find_affected(con, everything=everything)
+    find_affected(con, known=known, everything=everything)
     claim_clusters(con, config)
     replace_table(con, "temp.shift", _shift_query(config))
     replace_table(con, "temp.retiring", _retiring_query())

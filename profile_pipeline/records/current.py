@@ -37,7 +37,7 @@ def build_current(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(_empty_current(config))
         for name in sources:
             con.execute(f"insert into records.current by name {effective_query(config, name)}")
-        replace_table(con, "records.identifiers", _identifiers_query())
+        replace_table(con, "records.identifiers", identifiers_query())
         mark_built(con, "records.current", mark)
         mark_built(con, "records.identifiers", mark)
 
@@ -130,7 +130,7 @@ def _patched_query(name: str, source: Source) -> str:
         from folded"""
 
 
-def _identifiers_query() -> str:
+def identifiers_query() -> str:
     """Grain: one row a record and identifier value; `raw_value` as it was written, for people to recognise."""
     return """
         select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,
