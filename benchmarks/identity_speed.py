@@ -127,6 +127,7 @@ def measure_ours(folder: str, work: str) -> None:
     load_heavy_libraries()
     with run_lock(project.state), connect(project.database) as con:
         worlds.forget_identity(con)
+        con.execute("checkpoint")
         run_identity(con, config, clock)
         scored = rows(con, "select count(*) from identity.edges where type = 'probabilistic'")
         export_records(con, target / "ours.parquet")
@@ -210,6 +211,7 @@ def measure_before(folder: str, work: str, share: str) -> None:
     with run_lock(project.state), connect(project.database) as con:
         worlds.forget_identity(con)
         held_back.write_before(con, config, source.database, held_back.of_share(float(share)))
+        con.execute("checkpoint")
         run_identity(con, config, clock)
     worlds.copied(project, Path(work) / "rebuild")
     print_result({"seconds": clock.seconds})
@@ -231,6 +233,7 @@ def _after(folder: Path, work: Path, name: str, share: float, *, rebuild: bool) 
     load_heavy_libraries()
     with run_lock(project.state), connect(project.database) as con:
         held_back.write_after(con, config, source.database, change)
+        con.execute("checkpoint")  # where the records stage of a run would end
         if rebuild:
             force_rebuild(con)
         run_identity(con, config, clock)
@@ -265,7 +268,7 @@ def _equal(work: Path) -> bool:
 
 def prepare(folder: str, people: str) -> None:
     """Deliver and load the world; not part of any measurement."""
-    print_result({"records": worlds.prepare(Path(folder), int(people))})
+    print_result({"records": worlds.prepare(Path(folder), int(people), with_events=False)})
 
 
 WORK = {

@@ -1,12 +1,13 @@
 """Generated worlds for measurements: delivered once, loaded once, copied for every measurement."""
 
+import itertools
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.config.load import load_config
+from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import PACKAGE_RULES, Project
 from profile_pipeline.generate import generate
 from profile_pipeline.raw import intake, ledger
@@ -23,12 +24,14 @@ def world_at(folder: Path) -> Project:
     return Project(rules=PACKAGE_RULES, data=folder)
 
 
-def prepare(folder: Path, people: int) -> int:
+def prepare(folder: Path, people: int, *, with_events: bool = True) -> int:
     """Deliver and load a world up to current records, unless that was done before; the number of records."""
     project = world_at(folder)
+    config = load_config(project.rules)
     if not (folder / "truth" / "labels.parquet").exists():
         generate(folder, people, SEED)
-    config = load_config(project.rules)
+        if not with_events:
+            _drop_events(project, config)
     with run_lock(project.state), connect(project.database) as con:
         done = rows(con, "select count(*) from information_schema.tables where table_schema = 'records'"
                     " and table_name in ('current', 'events', 'event_subjects')")  # fmt: skip
@@ -40,6 +43,14 @@ def prepare(folder: Path, people: int) -> int:
             current.build_current(con, config)
             events.build_events(con, config)
         return count(con, "records.current")
+
+
+def _drop_events(project: Project, config: Config) -> None:
+    """Matching is about records; identities that are known from events only would not be there for others."""
+    events_only = [s for name, s in config.event_sources.items() if name not in config.record_sources]
+    for source, folder in itertools.product(events_only, project.deliveries):
+        for delivery in folder.glob(source.files):
+            delivery.unlink()
 
 
 def copied(project: Project, target: Path) -> Project:

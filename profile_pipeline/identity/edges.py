@@ -346,16 +346,16 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         con.execute(
             f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"
         )
-        con.execute(
-            f"""delete from identity.blocking_keys where unique_id in (from {main}.changed)
-            or (base, unique_id) in (select (base, unique_id) from {main}.keys)"""
-        )
+        con.execute(f"delete from identity.blocking_keys where unique_id in (from {main}.changed)")
         con.execute(f"delete from identity.components where record_key in (from {main}.gone_or_affected)")
         changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
     con.execute(f"insert into identity.components from {main}.components")
     if scope.matches:
-        con.execute(f"insert into identity.blocking_keys select rule, base, key, unique_id from {main}.keys")
+        own = "" if scope.whole else f" where unique_id in (from {main}.changed)"
+        con.execute(
+            f"insert into identity.blocking_keys select rule, base, key, unique_id from {main}.keys{own}"
+        )
     changes.forget(con, "edges")
 
 
