@@ -131,12 +131,9 @@ def write_all_keys(
 ) -> None:
     """Write `keys` into the scratch database (grain: record and rule): whole blocks that hold a sampled record."""
     work.execute(f"create or replace table keys {KEYS}")
+    met = "" if sampled == "true" else f"where base in (select base from own where {sampled})"
     for number, rule in enumerate(rules):
-        _insert_base(work, "keys", number, rule, features)
-    if sampled != "true":
-        replace_table(
-            work, "keys", f"from keys semi join (select base from keys where {sampled}) using (base)"
-        )
+        _insert_base(work, number, rule, features, met=met)
     _refine(work, "keys", rules, caps, features)
 
 
@@ -150,7 +147,7 @@ def write_changed_keys(
     """
     work.execute(f"create or replace table keys {KEYS}")
     for number, rule in enumerate(rules):
-        _insert_base(work, "keys", number, rule, features, "unique_id in (select unique_id from changed)")
+        _insert_base(work, number, rule, features, "unique_id in (select unique_id from changed)")
     replace_table(
         work,
         "others",
@@ -184,11 +181,19 @@ def write_changed_keys(
 
 
 def _insert_base(
-    work: DuckDBPyConnection, table: str, number: int, rule: BlockingRule, features: str, where: str = "true"
+    work: DuckDBPyConnection,
+    number: int,
+    rule: BlockingRule,
+    features: str,
+    where: str = "true",
+    met: str = "",
 ) -> None:
+    """Add to `keys` the keys of one rule, not refined yet; `met` is a clause over `own` (base, unique_id)."""
     work.execute(
-        f"""insert into {table} select {number}, {_key(number, rule, 0)} as k, k, unique_id
-        from {features} where {_present(rule)} and {where}"""
+        f"""insert into keys with own as (
+            select {_key(number, rule, 0)} as base, unique_id from {features} where {_present(rule)} and {where}
+        )
+        select {number}, base, base, unique_id from own {met}"""
     )
 
 
@@ -282,8 +287,7 @@ def weak_caps(work: DuckDBPyConnection, rules: Sequence[BlockingRule], cap: int,
     parts = max(1, records // BUDGET_RECORDS)
     for rule in (rule for rule in rules if rule.weak):
         work.execute(f"create or replace table keys {KEYS}")
-        _insert_base(work, "keys", 0, rule, features)
-        replace_table(work, "keys", f"from keys where base % {parts} = 0")
+        _insert_base(work, 0, rule, features, met=f"where base % {parts} = 0")
         own: list[int] = []
         for depth in range(len(rule.refine) + 1):
             own.append(_budgeted_cap(work, cap, max(FREE_PAIRS, WEAK_PAIRS * records) // parts))

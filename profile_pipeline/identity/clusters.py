@@ -1,7 +1,7 @@
 """Groups of nodes that are one person: components of the links, refined where something speaks against.
 
-Only a component that breaks a constraint or the size limit, or holds a scored or decided pair that is no link, is
-refined. The result depends on the links and scores of the component only, not on their order of arrival, and only
+Only a component that breaks a constraint or the size limit, or holds a pair that was decided or is likelier not to be
+one person, is refined. The result depends on the links and scores of the component only, not on their order of arrival, and only
 components that the edges step touched are looked at again.
 """
 
@@ -171,7 +171,10 @@ def limited_query(bounds: dict[str, int], members: str = "numbered") -> str:
 
 
 def _offending_query(bounds: dict[str, int], size: int) -> str:
-    """Components with too much of something, too large to know every pair of, or with a pair that is no link."""
+    """Components with too much of something, too large to know every pair of, or with a pair that speaks against.
+
+    Where none does, no average of pairs does either, and everything would unite again.
+    """
     cases = " ".join(f"when {literal(kind)} then {limit}" for kind, limit in bounds.items())
     limit = f"case kind {cases} end" if cases else "1000000"
     return f"""
@@ -180,7 +183,7 @@ def _offending_query(bounds: dict[str, int], size: int) -> str:
         select component from limited join numbered using (n)
         group by component, kind having count(distinct value) > any_value({limit})
         union
-        select component from inside where not accepted"""
+        select component from inside where not accepted and coalesce(match_weight, -1) < 0"""
 
 
 def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:

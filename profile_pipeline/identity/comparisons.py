@@ -116,11 +116,12 @@ def _comparison(
     return {"output_column_name": name, "comparison_levels": built}
 
 
-def _one_edit(column: str) -> str:
+def _one_edit(column: str, part: str = "") -> str:
+    """One insertion, deletion, substitution or transposition; `part` is a column that is within two edits then."""
     # Damerau-Levenshtein is the dearest function here: called only where cheaper ones say it can matter
-    left, right = f"{column}_l", f"{column}_r"
+    left, right, near = f"{column}_l", f"{column}_r", part or column
     return (
-        f"abs(length({left}) - length({right})) <= 1 and levenshtein({left}, {right}) <= 2"
+        f"abs(length({left}) - length({right})) <= 1 and levenshtein({near}_l, {near}_r) <= 2"
         f" and damerau_levenshtein({left}, {right}) <= 1"
     )
 
@@ -206,7 +207,7 @@ def _email_levels() -> list[Level]:
     )
     return [
         ("same", "email_l = email_r", 0.6, 0.00002),
-        ("one edit", _one_edit("email"), 0.05, 0.00002),
+        ("one edit", _one_edit("email", "email_local"), 0.05, 0.00002),
         ("same local part", "email_local_l = email_local_r", 0.1, 0.0001),
         ("similar local part, same number", similar, 0.05, 0.001),
     ]

@@ -160,7 +160,7 @@ def _score(scope: Scope) -> dict[str, Any]:
     load_frequencies(work, model.settings, model.model_id, scope.database)
     noted = _block(scope, model)
     household = model.manifest.get("household")
-    _show_features(scope, "pairs")
+    _show_features(scope, "" if scope.whole else "pairs")
     pairs = score_pairs(work, model.settings, household, "pairs", "scored", floor=matching.floor)
     if scope.whole and noted["rules"]:
         noted["capped_blocks"] = estimate_missed(work, model, noted["rules"])
@@ -171,7 +171,7 @@ def _score(scope: Scope) -> dict[str, Any]:
 def _show_features(scope: Scope, pairs: str = "") -> None:
     """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs."""
     shown = scope.table("features")
-    if pairs and not scope.whole:
+    if pairs:
         ends = f"select join_key_l as unique_id from {pairs} union select join_key_r from {pairs}"
         replace_table(scope.work, "involved", f"select * from {shown} semi join ({ends}) using (unique_id)")
         shown = "involved"

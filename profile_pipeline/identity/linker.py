@@ -34,21 +34,23 @@ def quiet_splink() -> Generator[None]:
                 logger.setLevel(level)
 
 
-def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any]) -> "Linker":
-    """A Splink linker over `features`."""
+def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any], features: str = "features") -> "Linker":
+    """A Splink linker over a table of features."""
     from splink import DuckDBAPI, Linker
 
     api = DuckDBAPI(connection=work)
     # a display name may be used once in a database
-    features = api.register(work.table("features"), dataset_display_name=f"features_{next(_numbers)}")
+    frame = api.register(work.table(features), dataset_display_name=f"features_{next(_numbers)}")
     # its own check of settings costs more than scoring a small project; a mistake shows as an SQL error
-    return Linker(features, wanted, validate_settings=False, log_level=40)
+    return Linker(frame, wanted, validate_settings=False, log_level=40)
 
 
 def register_pairs(linker: "Linker", work: DuckDBPyConnection, table: str) -> None:
     """Make a linker score the pairs of a table (match_key, join_key_l, join_key_r) instead of blocking."""
     frame = linker._db_api.register(work.table(table))
-    linker.table_management.register_blocked_pairs_for_predict(frame)
+    registered = linker.table_management.register_blocked_pairs_for_predict(frame)
+    # Splink would copy the features of either side first: they are in a table already, with few others
+    registered.metadata["registered_for_predict"] = False
 
 
 def frequency_fields(settings: dict[str, Any]) -> list[str]:

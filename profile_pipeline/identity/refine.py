@@ -116,9 +116,12 @@ def _tie(
     for left, right, weight, is_link in scores:
         a, b = member[left], member[right]
         if a != b:
-            tie = groups[a].ties.setdefault(b, Tie())
-            groups[b].ties[a] = tie
-            tie.add(Tie(min(max(weight, CLIP[0]), CLIP[1]), 1, int(is_link)))
+            tie = groups[a].ties.get(b)
+            if tie is None:
+                groups[a].ties[b] = groups[b].ties[a] = tie = Tie()
+            tie.weight += min(max(weight, CLIP[0]), CLIP[1])
+            tie.pairs += 1
+            tie.links += is_link
 
 
 def _average(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> float:

@@ -27,10 +27,11 @@ def score_pairs(
     scored: str,
     *,
     floor: float | None = None,
+    features: str = "features",
 ) -> int:
     """Add to the table `scored` the weights of the pairs of a table, from the floor up; the number of pairs looked at.
 
-    Needs `features` and the model's frozen frequencies in the scratch database, and there `pairs` as
+    Needs a table of features and the model's frozen frequencies in the scratch database, and there `pairs` as
     (match_key, join_key_l, join_key_r).
     """
     work.execute(f"create table if not exists {scored} {SCORED}")
@@ -42,7 +43,7 @@ def score_pairs(
             share = "pairs_part"
             replace_table(work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
         with quiet_splink():
-            _score_part(work, (settings, household), share, scored, floor)
+            _score_part(work, (settings, household), share, scored, floor, features)
     work.execute("drop table if exists pairs_part")
     return total
 
@@ -53,10 +54,11 @@ def _score_part(
     pairs: str,
     scored: str,
     floor: float | None,
+    features: str,
 ) -> None:
     person, household = models
     detailed = {**person, "retain_intermediate_calculation_columns": household is not None}
-    found = predicted(work, detailed, pairs, floor)
+    found = predicted(work, detailed, pairs, floor, features)
     relief = (
         f"log2(1 + pow(2, least({household_weight_query(person, household)}, 1000)))" if household else "0.0"
     )
@@ -97,9 +99,15 @@ def log2_factor(level: Settings) -> float:
     return math.log2(level["m_probability"] / level["u_probability"])
 
 
-def predicted(work: DuckDBPyConnection, settings: Settings, pairs: str, floor: float | None = None) -> str:
+def predicted(
+    work: DuckDBPyConnection,
+    settings: Settings,
+    pairs: str,
+    floor: float | None = None,
+    features: str = "features",
+) -> str:
     """Splink's own table of scores for a table of pairs; the caller drops it."""
-    linker = make_linker(work, settings)
+    linker = make_linker(work, settings, features)
     register_frequencies(work, linker)
     register_pairs(linker, work, pairs)
     return linker.inference.predict(threshold_match_weight=floor, warning_mode="never").physical_name

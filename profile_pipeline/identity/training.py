@@ -21,8 +21,10 @@ from profile_pipeline.identity.mixture import Evidence, Floats
 from profile_pipeline.identity.scoring import log2_factor, predicted, probability_query, score_pairs
 from profile_pipeline.warehouse import quote, replace_table, rows, scalar
 
-SAMPLED_RECORDS = 40_000
+SAMPLED_RECORDS = 25_000
 """Records whose pairs are learned from, where there are more."""
+RANDOM = -1
+"""Number in place of a blocking rule's for pairs that were drawn at random."""
 RANDOM_PAIRS = 200_000
 """Enough for agreements of one in ten thousand; rarer equalities are counted exactly."""
 IDLE_SHARE, IDLE_SHARE_WEAK = 0.0002, 0.001
@@ -81,13 +83,17 @@ def _evidence(work: DuckDBPyConnection, wanted: Settings, share: float) -> tuple
     records = scalar(work, "select count(*) from features")
     comparisons = wanted["comparisons"]
     names = [comparison["output_column_name"] for comparison in comparisons]
-    found_by, patterns, counts = _patterns(work, wanted, "candidates")
     _random_pairs(work)
-    _, seen, weights = _patterns(work, wanted, "random_pairs")
+    replace_table(work, "learned_from", "from candidates union all from random_pairs")
+    ends = "select join_key_l as unique_id from learned_from union select join_key_r from learned_from"
+    replace_table(work, "involved", f"select * from features semi join ({ends}) using (unique_id)")
+    found_by, patterns, counts = _patterns(work, wanted, "learned_from")
+    drawn = found_by == RANDOM
+    seen, weights = patterns[drawn], counts[drawn]
     parts = [_overall(work, comparison, seen[:, k], weights) for k, comparison in enumerate(comparisons)]
     evidence = Evidence(
-        patterns=patterns,
-        counts=counts,
+        patterns=patterns[~drawn],
+        counts=counts[~drawn],
         overall=[overall for overall, _ in parts],
         smallest=[smallest for _, smallest in parts],
         start=[_start(c, overall) for c, (overall, _) in zip(comparisons, parts, strict=True)],
@@ -95,7 +101,7 @@ def _evidence(work: DuckDBPyConnection, wanted: Settings, share: float) -> tuple
         pairs=share * records * (records - 1) / 2,
         records=share * records,
     )
-    return evidence, found_by
+    return evidence, found_by[~drawn]
 
 
 def _yields(
@@ -167,7 +173,9 @@ def expected_quality(work: DuckDBPyConnection, target: float) -> Settings:
 def score_sample(work: DuckDBPyConnection, trained: Trained) -> None:
     """Write `training_scored`: the candidate pairs of the sample under the trained model."""
     work.execute("drop table if exists training_scored")
-    score_pairs(work, trained.settings, trained.household, "candidates", "training_scored")
+    score_pairs(
+        work, trained.settings, trained.household, "candidates", "training_scored", features="involved"
+    )
 
 
 def _levels(comparison: Settings) -> list[Settings]:
@@ -242,7 +250,7 @@ def _random_pairs(work: DuckDBPyConnection) -> None:
         f"""with ring as (
             select unique_id, row_number() over (order by hash('random', unique_id), unique_id) - 1 as place from features
         )
-        select '0' as match_key, least(a.unique_id, b.unique_id) as join_key_l,
+        select '{RANDOM}' as match_key, least(a.unique_id, b.unique_id) as join_key_l,
             greatest(a.unique_id, b.unique_id) as join_key_r
         from ring a cross join (select unnest(generate_series(1, {steps})) as step)
         join ring b on b.place = (a.place + step) % {size} where a.place < {RANDOM_PAIRS}""",
@@ -265,7 +273,7 @@ def _patterns(
             level.pop("tf_adjustment_column", None)
             level.pop("tf_adjustment_weight", None)
             level |= {"m_probability": 2.0 ** -(number + 1), "u_probability": 1.0}
-    table = predicted(work, named, pairs)
+    table = predicted(work, named, pairs, features="involved")
     names = [comparison["output_column_name"] for comparison in wanted["comparisons"]]
     columns = ", ".join(f"(-round({quote(f'mw_{name}')}) - 1)::tinyint" for name in names)
     found = rows(
