@@ -21,7 +21,7 @@ from profile_pipeline.identity.mixture import Evidence, Floats
 from profile_pipeline.identity.scoring import log2_factor, predicted, probability_query, score_pairs
 from profile_pipeline.warehouse import quote, replace_table, rows, scalar
 
-SAMPLED_RECORDS = 25_000
+SAMPLED_RECORDS = 40_000
 """Records whose pairs are learned from, where there are more."""
 RANDOM = -1
 """Number in place of a blocking rule's for pairs that were drawn at random."""
