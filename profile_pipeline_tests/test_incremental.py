@@ -287,6 +287,23 @@ def test_a_value_that_becomes_contested_is_noticed_where_it_acted() -> None:
 
 
 @pytest.mark.usefixtures("pretend")
+def test_a_value_that_becomes_generic_counts_no_more_between_those_who_had_it() -> None:
+    """One address of four people identifies nobody; with three it still made them a little alike."""
+    nobody: Row = dict.fromkeys([*FIELDS, "card", "token"])
+    people: list[Row] = [
+        {**nobody, "given": name, "born": f"19{n}0-01-01", "mail": "all@x.test"}
+        for n, name in enumerate(("ann", "bob", "cyd", "dan"), start=5)
+    ]
+    first = {f"crm:0{n}": person for n, person in enumerate(people[:3])}
+    history = [
+        Change(first, frozenset(), {}, ()),
+        Change({"shop:00": people[3]}, frozenset(), {}, ()),
+        Change({}, frozenset({"shop:00"}), {}, ()),
+    ]
+    assert_incremental_equals_full(history, rules(max_block=50))
+
+
+@pytest.mark.usefixtures("pretend")
 def test_a_decision_keeps_even_equal_records_apart() -> None:
     same: Row = {
         "given": "ann",
