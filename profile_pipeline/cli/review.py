@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from profile_pipeline.decisions import Pair
 
 NEXT = "next: profile-pipeline run"
+PAIR = "records"
+"""Column with both records of a pair, one below the other."""
 Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
 Reason = Annotated[str, typer.Option(help="Why, in words.")]
 Items = Annotated[list[str] | None, typer.Argument(metavar="[ITEM]...", help="Items of `review list`.")]
@@ -69,38 +71,39 @@ def review_list(
         if json_output:
             as_json(found)
         elif decided:
-            _table(found, ["item_id", "decision", "left_key", "right_key", "author", "decided_at", "reason"])
+            _table(found, ["item_id", "decision", PAIR, "author", "decided_at", "reason"])
         else:
-            shown = [
-                "item_id",
-                "reason",
-                "left_key",
-                "right_key",
-                "match_weight",
-                "records_affected",
-                "value",
-            ]
+            shown = ["item_id", "reason", PAIR, "match_weight", "records_affected", "value"]
             _table(found, shown)
 
 
 def _table(found: list[dict[str, Any]], columns: list[str]) -> None:
-    """Rows on any terminal: what is typed again is never cut short."""
+    """Rows on any terminal: what is typed again is never cut short, codes are not broken."""
     if not found:
         console.print("none")
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        numeric = all(isinstance(row[column], int | float) for row in found)
         shown.add_column(
-            column.removesuffix("_id").replace("_", " "),
-            justify="right" if numeric else "left",
-            no_wrap=column == "item_id",
-            min_width=12 if column == "item_id" else None,
+            column.removesuffix("_id").removeprefix("match_").removeprefix("records_").replace("_", " "),
+            justify="right" if _numeric(found, column) else "left",
+            no_wrap=column == "item_id" or (column == "reason" and "value" in columns),
             overflow="fold",
         )
     for row in found:
-        shown.add_row(*(display.plain(display.cell(row[column])) for column in columns))
+        shown.add_row(*(_cell(row, column) for column in columns))
     console.print(shown)
+
+
+def _numeric(found: list[dict[str, Any]], column: str) -> bool:
+    return column != PAIR and all(isinstance(row[column], int | float) for row in found)
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    if column == PAIR:
+        return "\n".join(display.plain(row[key]) for key in ("left_key", "right_key"))
+    value = row[column]
+    return display.plain(f"{value:.1f}" if isinstance(value, float) else display.cell(value))
 
 
 @commands.command("show")
@@ -337,7 +340,7 @@ def review_check(project: ProjectFolder = None, json_output: AsJson = False) -> 
             as_json({"contradictions": clashing, "broken": broken})
         else:
             display.line(console, "decided different, yet the same by a chain of match decisions:")
-            _table(clashing, ["item_id", "left_key", "right_key", "chain"])
+            _table(clashing, ["item_id", PAIR, "chain"])
             display.line(console, "\ndecided, yet the profiles do not follow:")
-            _table(broken, ["item_id", "decision", "left_key", "right_key", "decided_at"])
+            _table(broken, ["item_id", "decision", PAIR, "decided_at"])
         raise typer.Exit(PROBLEM if clashing or broken else 0)
