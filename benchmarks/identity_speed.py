@@ -51,7 +51,7 @@ def main() -> None:
         if arguments.incremental:
             found |= compare_incremental(folder, Path(temporary), arguments.share)
         else:
-            found |= compare_systems(folder, Path(temporary))
+            found |= compare_systems(folder, Path(temporary), arguments.system)
     if arguments.json:
         _add(arguments.json, str(arguments.records), found)
 
@@ -67,6 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--share", type=float, nargs="*", default=SHARES, help="shares of the records that change"
     )
+    parser.add_argument("--system", nargs="*", default=list(SYSTEMS), choices=SYSTEMS, help="only these")
     parser.add_argument("--json", type=Path, help="results file to add to")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
@@ -87,11 +88,11 @@ def _step(work: str, *paths: object) -> dict[str, Any]:
     return done
 
 
-def compare_systems(folder: Path, temporary: Path) -> dict[str, Any]:
+def compare_systems(folder: Path, temporary: Path, chosen: Sequence[str]) -> dict[str, Any]:
     """Every system on the same rows: seconds, peak memory, and accuracy on the world's truth."""
     truth, work, systems = folder / "truth" / "labels.parquet", temporary / "work", {}
     work.mkdir()
-    for system, name in SYSTEMS.items():
+    for system, name in ((system, SYSTEMS[system]) for system in chosen):
         done = in_own_process(this_script(__file__, "--work", name, folder, work), LIMIT)
         if done["status"] == "done":
             done["total_seconds"] = round(sum(done["seconds"].values()), 2)
@@ -114,7 +115,7 @@ def _line(system: str, done: dict[str, Any]) -> str:
 
 def _ratios(systems: dict[str, Any]) -> dict[str, float]:
     """How many times as long as this project each other system takes."""
-    own = systems["profile-pipeline"].get("total_seconds")
+    own = systems.get("profile-pipeline", {}).get("total_seconds")
     others = {name: s["total_seconds"] for name, s in systems.items() if s["status"] == "done"}
     return {name: round(seconds / own, 2) for name, seconds in others.items() if own and seconds != own}
 
