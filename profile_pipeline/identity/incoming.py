@@ -14,7 +14,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.config.sources import FileFormat, Source
+from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity.blocking import every_key_query
 from profile_pipeline.identity.edges import threshold_in_use
@@ -30,6 +30,7 @@ from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.identity.weights import Score, load_own_frequencies, score_in_parts
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.records import normalise
+from profile_pipeline.records.readings import read_text, readers
 from profile_pipeline.warehouse import (
     columns_of,
     database_name,
@@ -114,13 +115,13 @@ def find_person(
     """
     _check(con, config, record, source)
     normalise.register(con)
-    readers = _readers(config, source)
+    ways = readers(config, source)
     values = {
-        field: _value(con, config, readers, field, record[field])
+        field: read_text(con, config, ways, field, record[field])
         for field in record
         if field in config.attributes
     }
-    identifiers = _identifiers(con, config, readers, record)
+    identifiers = _identifiers(con, config, ways, record)
     found, compared = _score(con, config, values, source)
     suspended = _suspended(con, identifiers)
     shared = _shared(con, config, identifiers, suspended)
@@ -156,46 +157,8 @@ def _person_namespaces(config: Config) -> list[str]:
 # ---------------------------------------------------------------- normalising
 
 
-def _readers(config: Config, source: str | None) -> list[Source]:
-    """Every way in which the sources read text: they differ in country and date formats."""
-    if source is not None:
-        return [config.record_sources[source]]
-    found = {
-        (s.country, *s.dates): s for s in [*config.record_sources.values(), *config.sources.values()][::-1]
-    }
-    return list(found.values())[::-1] or [_plain_source()]
-
-
-def _plain_source() -> Source:
-    return Source(kind="record", files="*", format=FileFormat(type="csv"), columns=["v"], key="v")
-
-
-def _value(con: DuckDBPyConnection, config: Config, readers: Sequence[Source], field: str, text: str) -> Any:  # noqa: ANN401
-    """The normalised value of a field, in the steps of `records.mapping`; None for what is missing or no value."""
-    attribute = config.attributes[field]
-    folded = normalise.folded_query("v") if attribute.type in normalise.FOLDED else "v"
-    found = []
-    for reader in readers:
-        [(value,)] = rows(
-            con,
-            f"""with filled as (
-                select {normalise.filled_query("v", tuple(attribute.placeholders))} as v from (select ?::text as v)
-            ), folded as (select {folded} as v from filled)
-            select {normalise.value_query(attribute, reader, "v")} from folded""",
-            [text],
-        )
-        if value is not None and value not in found:
-            found.append(value)
-    if len(found) > 1:
-        raise PipelineError(
-            f"the sources read this {field} differently; write a date as YYYY-MM-DD and a phone number with its"
-            " country code, or name the source with --source"
-        )
-    return found[0] if found else None
-
-
 def _identifiers(
-    con: DuckDBPyConnection, config: Config, readers: Sequence[Source], record: Mapping[str, str]
+    con: DuckDBPyConnection, config: Config, ways: Sequence[Source], record: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Keys by person namespace: of fields of its name, else of fields of its type (e-mail, phone)."""
     found: dict[str, list[str]] = {}
@@ -211,10 +174,10 @@ def _identifiers(
         keys = [
             key
             for text in texts
-            for reader in readers
+            for way in ways
             for (key,) in rows(
                 con,
-                f"select {normalise.identifier_query(space, reader, 'v')} from (select {filled} as v from (select ?::text as v))",
+                f"select {normalise.identifier_query(space, way, 'v')} from (select {filled} as v from (select ?::text as v))",
                 [text],
             )
             if key is not None
