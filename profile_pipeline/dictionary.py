@@ -30,6 +30,7 @@ QUERIES = {
     "profile_identifiers": "select * from profiles.identifiers",
     "profile_events": "select * from profiles.events",
     "profile_lineage": "select * from profiles.lineage",
+    "profile_pins": "select * exclude (value) from profiles.pinned_values",
     "profile_history": "select e.*, r.as_of from identity.profile_events e join identity.revisions r using (revision)",
     "profile_redirects": final_redirects_query(),
     "profile_relationships": "select * from identity.relationships",
@@ -113,6 +114,7 @@ PUBLISHED_AS = {
     "profiles.identifiers": "profile_identifiers",
     "profiles.events": "profile_events",
     "profiles.lineage": "profile_lineage",
+    "profiles.pinned_values": "profile_pins",
     "identity.profile_events": "profile_history",
     "identity.redirects": "profile_redirects",
     "identity.relationships": "profile_relationships",
@@ -140,7 +142,7 @@ def describe_internal(config: Config, table: str, column: str) -> str:
 
 
 PERSONAL = frozenset((
-    "content", "identifiers", "identity_map", "left_key", "payload", "raw", "raw_value", "raw_values", "record_key",
+    "content", "identifiers", "identity_map", "left_key", "payload", "pin_reason", "raw", "raw_value", "raw_values", "record_key",
     "right_key", "shown", "source_key", "value",
 ))  # fmt: skip
 

@@ -132,7 +132,7 @@ def _group_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int
         fields = ", ".join(literal(field) for field in group.fields)
         broken += scalar(
             con,
-            "select count(*) from (select profile_id from profiles.lineage where won and policy = ?"
+            "select count(*) from (select profile_id from profiles.lineage where won and policy = ? and rule <> 'pin'"
             f" and field in ({fields}) group by 1 having count(distinct record_key) > 1)",
             [policy],
         )

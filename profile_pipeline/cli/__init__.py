@@ -9,10 +9,12 @@ from profile_pipeline.cli.main import app
 from profile_pipeline.cli.model import commands as model_commands
 from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
+from profile_pipeline.cli.values import commands as values_commands
 
 app.add_typer(ids_commands, name="ids")
 app.add_typer(model_commands, name="model")
 app.add_typer(review_commands, name="review")
+app.add_typer(values_commands, name="values")
 app.command()(simulate)
 app.command()(explain)
 

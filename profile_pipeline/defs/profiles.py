@@ -20,7 +20,8 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
         table_step(
             config,
             {
-                "profiles.candidates": "Every value that every record offers to its profile, explicit clears included."
+                "profiles.candidates": "Every value that every record offers to its profile, explicit clears included.",
+                "profiles.pinned_values": "Values that stewards pinned and that hold now, before every rule.",
             },
             lambda con: candidates.build_candidates(con, config),
             deps=["records.current", MEMBERSHIP],

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.profiles import Choice, Group, Policy
+from profile_pipeline.profiles import pins
 from profile_pipeline.warehouse import built, fingerprint, literal, mark_built, rows, transaction
 
 UNLISTED = 1_000_000
@@ -47,6 +48,7 @@ def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
         for name, policy in config.profiles.policies.items():
             for unit in units(config, policy):
                 con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit)}")
+            pins.put_first(con, name, policy.version)
         mark_built(con, "profiles.lineage", mark)
 
 
@@ -82,7 +84,7 @@ def lineage_query(config: Config, name: str, unit: Unit) -> str:
 
 def _offers_query(unit: Unit, policy: Policy) -> str:
     return f"""select rowid as offer, *, field as unit, if(cleared, 0, 1) as filled from profiles.candidates
-        where field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}"""
+        where not pinned and field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}"""
 
 
 def _blocks_query(unit: Unit, policy: Policy) -> str:
@@ -91,7 +93,7 @@ def _blocks_query(unit: Unit, policy: Policy) -> str:
             any_value(source) as source, max(observed_at) as observed_at, any_value(ingested_at) as ingested_at,
             {_side_by_side("value", unit)} as value, {_side_by_side("shown", unit)} as shown,
             false as cleared, count(value) as filled
-        from profiles.candidates where field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}
+        from profiles.candidates where not pinned and field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}
         group by record_key having count(value) > 0"""
 
 
