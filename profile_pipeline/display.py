@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from profile_pipeline.evaluate import Evaluation, ThresholdRow
     from profile_pipeline.infer import Proposal
     from profile_pipeline.lookup import Found
+    from profile_pipeline.profiles.reasons import Offer, Reason
     from profile_pipeline.publish import Generation
     from profile_pipeline.runs import Summary
 
+BEATEN = 5
+"""Offers of a field that are shown; `--json` has all."""
 STAGES = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published")
 
 
@@ -183,6 +186,36 @@ def evaluation(console: Console, found: "Evaluation", thresholds: Sequence["Thre
     )
 
 
+def reasons(console: Console, found: Sequence["Reason"]) -> None:
+    """Every value of a profile, where it is from and why it won, then what it beat and why that lost."""
+    table(console, ["field", "value", "from, and why"], [(r.field, _value(r.value), _why(r)) for r in found])
+    in_conflict = sum(reason.conflicts > 0 for reason in found)
+    if in_conflict:
+        console.print(f"{in_conflict} of {len(found)} fields have other values on offer", highlight=False)
+
+
+def _value(value: str | None) -> str:
+    return "(cleared)" if value is None else value
+
+
+def _why(reason: "Reason") -> str:
+    """The winner on a line, others that say the same on one, then a line for each value that lost."""
+    same = [offer.record_key for offer in reason.beaten if offer.same]
+    other = [offer for offer in reason.beaten if not offer.same]
+    lines = [reason.words if reason.pin else f"{_origin(reason)}: {reason.words}"]
+    lines += [f"also {', '.join(same[:BEATEN])}{_more(len(same))}"] if same else []
+    lines += [f"beat {_value(offer.value)} of {_origin(offer)}: {offer.words}" for offer in other[:BEATEN]]
+    return "\n".join([*lines, *([f"and{_more(len(other))}"] if len(other) > BEATEN else [])])
+
+
+def _origin(offer: "Reason | Offer") -> str:
+    return f"{offer.record_key}, {offer.observed_at.date() if offer.observed_at else 'no time'}"
+
+
+def _more(number: int) -> str:
+    return f" {number - BEATEN} more" if number > BEATEN else ""
+
+
 def profiles(console: Console, found: Sequence["Found"]) -> None:
     """Profiles with the source and rule behind every value."""
     if not found:
@@ -194,20 +227,7 @@ def profiles(console: Console, found: Sequence["Found"]) -> None:
         ]
         table(console, ["", ""], facts)
         console.print()
-        table(
-            console,
-            ["field", "value", "source record", "rule", "observed"],
-            [
-                (
-                    r["field"],
-                    r["value"],
-                    r["record_key"],
-                    r["rule"].replace("_", " "),
-                    r["observed_at"].date(),
-                )
-                for r in item.lineage
-            ],
-        )
+        reasons(console, item.reasons)
         console.print()
         table(
             console,

@@ -10,6 +10,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
+from profile_pipeline.profiles.reasons import Reason, reasons
 from profile_pipeline.publish import DATABASE, current
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import records_of, rows
@@ -17,13 +18,14 @@ from profile_pipeline.warehouse import records_of, rows
 
 @dataclass(frozen=True)
 class Found:
-    """A profile, how it was found, and the lineage of its winning values."""
+    """A profile, how it was found, the lineage of its winning values, and why each of them is shown, in words."""
 
     profile_id: str
     found_by: str
     values: dict[str, Any]
     identifiers: list[dict[str, Any]]
     lineage: list[dict[str, Any]]
+    reasons: tuple[Reason, ...]
 
 
 def lookup(config: Config, project: Project, text: str) -> list[Found]:
@@ -88,4 +90,5 @@ def _profile(con: DuckDBPyConnection, profile_id: str, how: str) -> Found:
         " where profile_id = ? and won and policy = ? order by field",
         [profile_id, values["policy"]],
     )
-    return Found(profile_id, how, values, identifiers, lineage)
+    why = reasons(con, profile_id, values["policy"], "main.profile_lineage", "main.profile_pins")
+    return Found(profile_id, how, values, identifiers, lineage, why)

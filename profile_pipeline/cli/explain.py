@@ -1,4 +1,4 @@
-"""`explain`: why the records of a profile are one person, in words and numbers. It shows personal data."""
+"""`explain`: why a profile shows its values and is one person, in words and numbers. It shows personal data."""
 
 from collections import defaultdict
 from dataclasses import asdict
@@ -23,14 +23,21 @@ Profile = Annotated[
 ]
 
 
-def explain(profile: Profile, project: ProjectFolder = None, json_output: AsJson = False) -> None:
-    """Why a profile is one person: records, links with their evidence, links that do not hold, limits, history."""
+def explain(
+    profile: Profile,
+    policy: Annotated[
+        str | None, typer.Option(help="Merge policy of the values; default: the default one.")
+    ] = None,
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Why a profile shows its values, and is one person: records, links, links that do not hold, limits, history."""
     with plain_errors():
         from profile_pipeline.explain import explain as explain_profile
 
         where = chosen(project)
         with opened(where) as con:
-            found = explain_profile(con, load_config(where.rules), profile)
+            found = explain_profile(con, load_config(where.rules), profile, policy)
         if json_output:
             as_json(asdict(found))
         else:
@@ -40,6 +47,8 @@ def explain(profile: Profile, project: ProjectFolder = None, json_output: AsJson
 def _show(found: "Explanation") -> None:
     via = "" if found.asked.lower() == found.profile_id else f" (found by {found.asked})"
     console.print(Text(f"profile {found.profile_id}{via}", style="bold"), soft_wrap=True)
+    _heading(f"values under policy {found.policy}, and why")
+    display.reasons(console, found.values)
     _show_records(found.records)
     _show_tree(found)
     _show_rejected(found)

@@ -196,10 +196,10 @@ def _show_pins(found: list[dict[str, Any]]) -> None:
 
 
 def _show_history(found: list[dict[str, Any]]) -> None:
-    headings = ["pin", "event", "at", "profile id", "field", "value", "by", "reason"]
+    headings = ["profile id", "field", "event", "at", "value", "by", "reason"]
     rows = [
         (
-            row["pin_id"], row["event"], row["noted_at"] and row["noted_at"].date(), row["profile_id"], row["field"],
+            row["profile_id"], row["field"], row["event"], row["noted_at"].date(),
             _shown(row) if row["event"] == "pinned" else None, row["author"], row["reason"],
         )
         for row in found

@@ -1,8 +1,8 @@
-"""Why a profile is one person: its records, the links that hold it together, those that do not hold, and its history.
+"""Why a profile is one person and shows what it shows: values, records, links that hold it together or do not, history.
 
 Reads the warehouse and changes nothing. `members` finds the profile and its records, `links` the spanning tree and
 the evidence of each link, `rejected` the links that lead out of the profile and why they do not hold, `constraints`
-the limits and set-aside values that acted. How it is shown belongs to `cli`.
+the limits and set-aside values that acted; `profiles.reasons` says why each value won. How it is shown belongs to `cli`.
 """
 
 from profile_pipeline.explain.answer import Explanation, explain

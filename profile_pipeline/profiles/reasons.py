@@ -11,12 +11,12 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import records_of
+from profile_pipeline.warehouse import records_of, table_exists
 
 SAME = "says the same"
 WON = {
     "pin": "pinned",
-    "only_record": "nothing else is on offer",
+    "only_record": "the only record with a value",
     "all_agree": "all records agree",
     "source_priority": "its source ranks first",
     "most_recent": "the newest",
@@ -69,13 +69,14 @@ class PinnedBy:
 
 @dataclass(frozen=True)
 class Offer:
-    """A value that a record offered and that is not shown; `words` say why not."""
+    """What a record offered without winning, and why in words; `same` when it says what the profile shows."""
 
     value: str | None
     record_key: str
     source: str
     observed_at: datetime | None
     rule: str
+    same: bool
     words: str
 
 
@@ -107,6 +108,8 @@ def reasons(
     pins: str = "profiles.pinned_values",
 ) -> tuple[Reason, ...]:
     """Every field of a profile that any record offers a value for, under a policy, by name; `lineage` and `pins` are tables."""
+    if not table_exists(con, lineage):
+        return ()
     found = records_of(
         con,
         f"""select field, won, value, record_key, source, observed_at, rule from {lineage}
@@ -118,6 +121,8 @@ def reasons(
 
 
 def _pins(con: DuckDBPyConnection, profile_id: str, pins: str) -> list[dict[str, Any]]:
+    if not table_exists(con, pins):
+        return []  # published before values could be pinned
     return records_of(
         con,
         f"select field, author, pin_reason as reason, pinned_at, until_on from {pins} where profile_id = ?",
@@ -153,7 +158,7 @@ def _reason(field: str, winner: dict[str, Any], others: tuple[Offer, ...], pin: 
 def _offer(row: dict[str, Any], shown: str | None) -> Offer:
     same = _folded(row["value"]) == _folded(shown)
     words = SAME if same else LOST.get(row["rule"], row["rule"].replace("_", " "))
-    return Offer(row["value"], row["record_key"], row["source"], row["observed_at"], row["rule"], words)
+    return Offer(row["value"], row["record_key"], row["source"], row["observed_at"], row["rule"], same, words)
 
 
 def _folded(value: str | None) -> str | None:
