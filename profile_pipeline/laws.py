@@ -128,7 +128,8 @@ def _row_problems(con: DuckDBPyConnection, table: str) -> int:
 
 def _group_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int:
     broken = 0
-    for group in config.profiles.policies[policy].groups.values():
+    locked = [group for group in config.profiles.policies[policy].groups.values() if not group.fill]
+    for group in locked:
         fields = ", ".join(literal(field) for field in group.fields)
         broken += scalar(
             con,
@@ -146,7 +147,7 @@ def _lineage_problems(con: DuckDBPyConnection, config: Config, policy: str) -> i
     explained = scalar(
         con,
         "select count(*) from (select profile_id, field from profiles.lineage where policy = ? and won"
-        " and value is not null group by 1, 2 having count(*) = 1)",
+        " and rank = 1 and value is not null group by 1, 2 having count(*) = 1)",
         [policy],
     )
     return abs(shown - explained)

@@ -89,7 +89,7 @@ def validate(
 
 def _frame_query(con: DuckDBPyConnection, table: str, suite: Sequence[Expectation], order: str) -> str:
     columns = columns_of(con, table)
-    named = dict.fromkeys(name for item in suite for name in _columns_named(item))
+    named = dict.fromkeys(name for item in suite for name in columns_named(item))
     unknown = [name for name in named if name not in columns]
     if unknown:
         raise PipelineError(
@@ -99,7 +99,8 @@ def _frame_query(con: DuckDBPyConnection, table: str, suite: Sequence[Expectatio
     return f"select {listed} from {table}" + (f" order by {order}" if order else "")
 
 
-def _columns_named(item: Expectation) -> list[str]:
+def columns_named(item: Expectation) -> list[str]:
+    """Columns that an expectation looks at; empty for one about the whole table."""
     single = [v for k, v in item.kwargs.items() if k in {"column", "column_A", "column_B"}]
     return [*single, *item.kwargs.get("column_list", [])]
 

@@ -132,7 +132,7 @@ def source(**changes: Any) -> Source:
 def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mapping[str, Any]]) -> None:
     """records.current, its profiles and nodes.
 
-    A record has `key` (`source:key`), `profile`, and may have `at` (day), `ingested` (day), `cleared`, `times` (field to
+    A record has `key` (`source:key`), `profile`, and may have `at` (day), `ingested` (day), `cleared`, `doubtful`, `times` (field to
     day), `raw` (field to text) and any attribute.
     """
     fields = {name: value_type(attribute) for name, attribute in config.attributes.items()}
@@ -141,7 +141,7 @@ def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mappi
     con.execute(
         f"""create or replace table records.current (record_key text, source text, source_key text, observed_at timestamptz,
         clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, cleared text[],
-        field_times map(text, timestamptz){columns}, raw struct({raw}))"""
+        field_times map(text, timestamptz), doubtful text[]{columns}, raw struct({raw}))"""
     )
     con.execute("create or replace table identity.nodes (record_key text, source text, kind text)")
     con.execute(
@@ -169,10 +169,11 @@ def _add_record(con: DuckDBPyConnection, fields: list[str], record: Mapping[str,
     at = record.get("at", 0)
     con.execute(
         f"""insert into records.current values (?, ?, ?, ?, 'source', ?, 1, 1, 1, ?,
-        map(?::text[], ?::timestamptz[]){", ?" * len(fields)}, ?)""",
+        map(?::text[], ?::timestamptz[]), ?{", ?" * len(fields)}, ?)""",
         [
             key, name, source_key, None if at is None else BEGIN + at * DAY, BEGIN + record.get("ingested", 0) * DAY,
-            record.get("cleared", []), list(times), list(times.values()), *values, written,
+            record.get("cleared", []), list(times), list(times.values()),
+            record.get("doubtful"), *values, written,
         ],
     )  # fmt: skip
     add_member(con, key, record["profile"], "record")

@@ -29,7 +29,7 @@ PROFILE_COLUMNS = frozenset((
 RECORD_COLUMNS = frozenset((
     "row_id", "batch", "ingested_at", "source", "source_key", "record_key", "observed_at", "clock",
     "deleted", "event_key", "event_id", "event_type", "channel", "zone", "payload", "raw", "cleared",
-    "identifiers", "content_hash", "reasons",
+    "identifiers", "content_hash", "reasons", "doubtful",
 ))  # fmt: skip
 TAKEN_TABLES = frozenset((
     "batches", "files", "rejects", "current", "events", "event_subjects", "fill", "identifiers",

@@ -41,18 +41,22 @@ def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
 
 
 def candidates_query(config: Config, survivors: list[str]) -> str:
-    """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither."""
+    """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither.
+
+    `valid` is false where the row failed a declared expectation about the field that did not refuse it.
+    """
     offers = ", ".join(offer_query(field, attribute.type) for field, attribute in config.attributes.items())
     sources = ", ".join(map(literal, survivors)) or "null"
     return f"""
         with offered as (
-            select profile_id, record_key, source, observed_at, ingested_at, clock, field_times,
+            select profile_id, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
                 unnest(list_filter([{offers}], lambda o: o.value is not null or o.cleared)) as o
             from records.current join ({MEMBERS}) m using (record_key)
             where source in ({sources})
         )
         select profile_id, o.field as field, o.value as value, o.shown as shown, o.cleared as cleared, record_key,
-            source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock, false as pinned
+            source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock,
+            not coalesce(list_contains(doubtful, o.field), false) as valid, false as pinned
         from offered"""
 
 

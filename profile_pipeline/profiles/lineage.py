@@ -1,99 +1,136 @@
 """Applies merge policies: ranks the candidates of every profile and field, and says by which rule each lost.
 
-Each rule gives a candidate a number, lower wins; rules are compared in the order of the policy. What they leave
-tied is decided by looks (mixed case before capitals), time, source rank and record key, so the order is total and
-the result depends on nothing else. A locked group is ranked as one candidate a record, its values side by side.
+Each rule gives a candidate a number, lower wins (`rules`); rules are compared in the order of the policy. What they
+leave tied is decided by looks (mixed case before capitals), time, source rank and record key, so the order is total
+and the result depends on nothing else. A locked group is ranked as one candidate a record, its values side by side.
 
 An explicit clear competes like a value: it wins where the rules prefer it, for example when it is newest, and
-the profile then shows nothing. Adobe's methods differ in this one point, there a null never wins. In a group a
-record that only clears gives way.
+the profile then shows nothing; under `clears: ignore` it never wins. In a group a record that only clears gives way.
+
+Lists (`lists`) keep more than one candidate. Under unanimous_or_null candidates that disagree let nobody win.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.config.profiles import Choice, Group, Policy
+from profile_pipeline.config.profiles import Keep, Policy, Ranking
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.profiles import pins
-from profile_pipeline.warehouse import built, fingerprint, literal, mark_built, rows, transaction
+from profile_pipeline.profiles.lists import rule_cases, seat_query, won_query
+from profile_pipeline.profiles.rules import AS_OF, Rules, Unit, beside, listed, rules
+from profile_pipeline.warehouse import (
+    built,
+    fingerprint,
+    literal,
+    mark_built,
+    rows,
+    scalar,
+    scrubbed,
+    transaction,
+)
 
-UNLISTED = 1_000_000
-LAST = "1e308"
-"""The number of a candidate that has nothing to compare."""
 TABLE = """create or replace table profiles.lineage (
     policy text not null, policy_version integer not null, profile_id text not null, field text not null,
     rank bigint not null, won boolean not null, value text, cleared boolean not null, record_key text not null,
     source text not null, observed_at timestamptz, rule text not null)"""
 
 
-@dataclass(frozen=True)
-class Unit:
-    """What is decided together by the same rules and source ranks: fields one by one, or a group as one."""
-
-    fields: tuple[str, ...]
-    choices: tuple[Choice, ...]
-    ranks: tuple[tuple[str, int], ...]
-    group: str | None = None
-
-
 def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
     """Write profiles.lineage for every policy when candidates or policies changed."""
-    mark = fingerprint(built(con, "profiles.candidates"), config.profiles.model_dump())
+    mark = fingerprint(
+        built(con, "profiles.candidates"), config.profiles.model_dump(), _clock_hand(con, config)
+    )
     if built(con, "profiles.lineage") == mark:
         return
     with transaction(con):
         con.execute(TABLE)
         for name, policy in config.profiles.policies.items():
             for unit in units(config, policy):
-                con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit)}")
+                _decide(con, config, name, unit)
             pins.put_first(con, name, policy.version)
         mark_built(con, "profiles.lineage", mark)
 
 
+def _clock_hand(con: DuckDBPyConnection, config: Config) -> str | None:
+    """The as-of time where the result depends on it: trust that fades in a straight line changes ranks as days pass."""
+    every = (ranking for policy in config.profiles.policies.values() for _, ranking in policy.rankings())
+    fades = any(ranking.zero_after_days and "trust" in ranking.rules for ranking in every)
+    return str(scalar(con, f"select {AS_OF}")) if fades else None
+
+
+def _decide(con: DuckDBPyConnection, config: Config, name: str, unit: Unit) -> None:
+    try:
+        con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit)}")
+    except duckdb.ConversionException as error:
+        place = f"groups.{unit.group}" if unit.group else f"fields.{unit.fields[0]}"
+        raise PipelineError(
+            f"profiles.yaml: policies.{name}.{place}: an expression does not work: {scrubbed(error)};"
+            " use try_cast in it"
+        ) from None
+
+
 def units(config: Config, policy: Policy) -> list[Unit]:
     """Fields with equal rules together, then the groups; every field in exactly one of them."""
-    alike: dict[tuple[tuple[Choice, ...], tuple[tuple[str, int], ...]], list[str]] = {}
-    for field in config.attributes:
+    alike: dict[tuple[Ranking, Keep, int | None, bool], list[str]] = {}
+    for field, attribute in config.attributes.items():
         if policy.group_of(field) is None:
-            key = tuple(policy.choices(field)), tuple(sorted(policy.ranks(field).items()))
-            alike.setdefault(key, []).append(field)
-    single = [Unit(tuple(fields), *key) for key, fields in alike.items()]
-    return single + [_group_unit(name, group, policy) for name, group in policy.groups.items()]
-
-
-def _group_unit(name: str, group: Group, policy: Policy) -> Unit:
-    return Unit(tuple(group.fields), tuple(group.choose), tuple(sorted(policy.sources.items())), name)
+            rule = policy.fields.get(field)
+            keep: Keep = rule.keep if rule else "one"
+            most = rule.max if rule else None
+            precise = attribute.type == "birth_date" and keep == "one" and policy.method == "per_field"
+            alike.setdefault((policy.ranking(field), keep, most, precise), []).append(field)
+    single = [
+        Unit(tuple(fields), ranking, keep=keep, max=most, precise=precise)
+        for (ranking, keep, most, precise), fields in alike.items()
+    ]
+    return single + [
+        Unit(tuple(group.fields), policy.group_ranking(name), name, group.fill)
+        for name, group in policy.groups.items()
+    ]
 
 
 def lineage_query(config: Config, name: str, unit: Unit) -> str:
     """Grain: profile, field, record, for the fields of a unit under the policy of that name."""
     policy = config.profiles.policies[name]
-    offers = _blocks_query(unit, policy) if unit.group else _offers_query(unit, policy)
+    offers = _blocks_query(config, unit, policy) if unit.group else _offers_query(config, unit, policy)
     matched = (
-        f"c.record_key = j.offer and c.field in ({_listed(unit.fields)})"
+        f"c.record_key = j.offer and c.field in ({listed(unit.fields)})"
         if unit.group
         else "c.rowid = j.offer"
     )
-    return f"""{_judged_query(offers, rules(config, policy, unit))}
-        select {literal(name)} as policy, {policy.version} as policy_version, c.profile_id, c.field, place as rank,
-            place = 1 as won, c.shown as value, c.cleared, c.record_key, c.source, c.observed_at, rule
+    rank, won, rule = "seat", "won", "rule"
+    if unit.fill:
+        # the best record that says anything of the field, a clear included
+        rank = "row_number() over (partition by c.profile_id, c.field order by seat)"
+        won = f"{rank} = 1"
+        rule = f"if(seat > 1 and {rank} = 1, 'fill', rule)"
+    return f"""{_judged_query(offers, rules(config, policy, unit), unit)}
+        select {literal(name)} as policy, {policy.version} as policy_version, c.profile_id, c.field, {rank} as rank,
+            {won} as won, c.shown as value, c.cleared, c.record_key, c.source, c.observed_at, {rule} as rule
         from profiles.candidates c join judged j on {matched}"""
 
 
-def _offers_query(unit: Unit, policy: Policy) -> str:
-    return f"""select rowid as offer, *, field as unit, if(cleared, 0, 1) as filled from profiles.candidates
-        where not pinned and field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}"""
+def _offers_query(config: Config, unit: Unit, policy: Policy) -> str:
+    return f"""select rowid as offer, * replace ({_compared(config, unit.fields)} as value), field as unit,
+            if(cleared, 0, 1) as filled
+        from profiles.candidates where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}"""
 
 
-def _blocks_query(unit: Unit, policy: Policy) -> str:
+def _compared(config: Config, fields: tuple[str, ...]) -> str:
+    """What decides whether two values are equal. Most types are folded when records are normalised, free text is not."""
+    free = [field for field in fields if config.attributes[field].type == "text"]
+    return f"if(field in ({listed(free)}), lower(value), value)" if free else "value"
+
+
+def _blocks_query(config: Config, unit: Unit, policy: Policy) -> str:
     """A locked group as one candidate a record; a record that fills none of its fields has nothing to offer."""
     return f"""select record_key as offer, record_key, any_value(profile_id) as profile_id, {literal(unit.group)} as unit,
             any_value(source) as source, max(observed_at) as observed_at, any_value(ingested_at) as ingested_at,
-            {_side_by_side("value", unit)} as value, {_side_by_side("shown", unit)} as shown,
+            any_value(clock) as clock, bool_and(valid) as valid,
+            {_side_by_side(_compared(config, unit.fields), unit)} as value, {_side_by_side("shown", unit)} as shown,
             false as cleared, count(value) as filled
-        from profiles.candidates where not pinned and field in ({_listed(unit.fields)}) and {_admitted(unit, policy)}
+        from profiles.candidates where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}
         group by record_key having count(value) > 0"""
 
 
@@ -102,86 +139,78 @@ def _side_by_side(column: str, unit: Unit) -> str:
     return f"concat_ws(chr(31), {', '.join(parts)})"
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(literal(name) for name in names)
-
-
 def _admitted(unit: Unit, policy: Policy) -> str:
-    if policy.unlisted == "last" or not unit.ranks:
-        return "true"
-    return f"source in ({_listed(source for source, _ in unit.ranks)})"
+    clears = " and not cleared" if policy.clears == "ignore" else ""
+    if policy.unlisted == "last" or not unit.ranking.sources:
+        return f"true{clears}"
+    return f"source in ({listed(source for source, _ in unit.ranking.sources)}){clears}"
 
 
-def rules(config: Config, policy: Policy, unit: Unit) -> dict[str, str]:
-    """Every rule that orders the candidates of a unit, in order, with the number it gives (lower wins)."""
-    clock = "ingested_at" if policy.clock == "ingestion" else "observed_at"
-    numbers = {
-        "source_priority": _source_rank(unit),
-        "most_recent": f"-epoch({clock})",
-        "least_recent": f"epoch({clock})",
-        "most_frequent": "-votes",
-        "most_complete": "-filled",
-        "longest": "-coalesce(length(shown), 0)",
-        "shortest": f"coalesce(length(shown), {LAST})",
-        "minimum": f"coalesce({_amount(config)}, {LAST})",
-        "maximum": f"coalesce(-{_amount(config)}, {LAST})",
-        "most_precise": "-coalesce(length(value), 0)",
-        # a withdrawn consent must not come back because an older record still grants it
-        "most_restrictive": "case when value = 'false' then 0 when cleared then 1 else 2 end",
-        "better_looking": _looks(),
-    }
-    order = dict.fromkeys([*unit.choices, "better_looking", "most_recent", "source_priority"])
-    return {rule: numbers[rule] for rule in order if numbers[rule] != "0"}
-
-
-def _source_rank(unit: Unit) -> str:
-    cases = " ".join(f"when {literal(source)} then {rank}" for source, rank in unit.ranks)
-    return f"case source {cases} else {UNLISTED} end" if cases else "0"
-
-
-def _amount(config: Config) -> str:
-    """Numbers and dates compare (a year counts from its first day); anything else is NULL, and so tied."""
-    timed = ("date", "timestamp", "birth_date")
-    dates = _listed(field for field, attribute in config.attributes.items() if attribute.type in timed)
-    moment = "coalesce(try_cast(value as timestamptz), try_cast(left(value || '-01-01', 10) as timestamptz))"
-    return f"if(unit in ({dates or 'null'}), epoch({moment}), try_cast(value as double))"
-
-
-def _looks() -> str:
-    return """case when cleared then 3 when shown <> upper(shown) and shown <> lower(shown) then 0
-        when shown = upper(shown) then 2 else 1 end"""
-
-
-def _judged_query(offers: str, numbers: dict[str, str]) -> str:
+def _judged_query(offers: str, numbers: Rules, unit: Unit) -> str:
     """Place and rule of every offer. Only what ranks goes through the sorts, the wide columns are joined after.
 
     A loser's rule is the first that parts it from the winner; the winner's is that of the best candidate with
     another value, which is the last in order of those that part any such candidate.
     """
-    keys = "".join(f", {number} as k{i}" for i, number in enumerate(numbers.values()))
+    keys = "".join(f", {number} as k{i}" for i, (_, number) in enumerate(numbers))
     order = ", ".join([*(f"k{i}" for i in range(len(numbers))), "record_key"])
     firsts = "".join(f", first_value(k{i}) over best as f{i}" for i in range(len(numbers)))
     parted = " ".join(f"when k{i} is distinct from f{i} then {i + 1}" for i in range(len(numbers)))
-    votes = "count(distinct source) over (partition by profile_id, unit, value)"
+    names = listed([*(rule for rule, _ in numbers), "record_key"])
     return f"""
         with offers as ({offers}), voted as (
-            select *{f", {votes} as votes" if "most_frequent" in numbers else ""} from offers
+            select *{beside(unit)} from offers
         ), keyed as (
             select offer, profile_id, unit, record_key, value{keys} from voted
         ), ranked as (
             select *, row_number() over best as place, first_value(value) over best as winner{firsts} from keyed
             window best as (partition by profile_id, unit order by {order})
         ), parted as (
-            select offer, profile_id, unit, place, value is distinct from winner as differs,
-                case when place = 1 then 0 {parted} else {len(numbers) + 1} end as lost_at from ranked
+            select offer, profile_id, unit, place, value, winner, value is distinct from winner as differs,
+                case when place = 1 then 0 {parted} else {len(numbers) + 1} end as lost_at{_further(unit)} from ranked
         ), decided as (
-            select *, count(*) over unit as rivals, max(lost_at) filter (differs) over unit as decided_at from parted
+            select *, count(*) over unit as rivals, max(lost_at) filter (differs) over unit as decided_at,
+                {_divided(unit)} as divided, {seat_query(unit)} as seat from parted
             window unit as (partition by profile_id, unit)
+        ), seated as (
+            select *, {won_query(unit)} and not divided as won from decided
         ), judged as (
-            select offer, place, case when rivals = 1 then 'only_record' when place = 1 and decided_at is null
-                then 'all_agree' else [{_listed([*numbers, "record_key"])}][if(place = 1, decided_at, lost_at)] end as rule
-            from decided
+            select offer, seat, won, case when rivals = 1 then 'only_record' {_cases(unit)} when place = 1 and decided_at
+                is null then 'all_agree' else [{names}][if(place = 1, decided_at, lost_at)] end as rule
+            from seated
         )"""
+
+
+def _further(unit: Unit) -> str:
+    """Columns that only lists and birth dates need."""
+    if unit.keep == "list":
+        return ", row_number() over (partition by profile_id, unit, value order by place) as copy"
+    if unit.precise:
+        return ", coalesce(starts_with(value, winner) and length(value) > length(winner), false) as refines"
+    return ""
+
+
+def _divided(unit: Unit) -> str:
+    """Whether candidates that the rules before unanimous_or_null leave tied for the first place disagree."""
+    if unit.unanimous_at is None:
+        return "false"
+    differs = "differs"
+    if unit.precise:
+        # a year and a full date in it agree
+        agree = "starts_with(value, winner) or starts_with(winner, value)"
+        differs = f"not coalesce({agree}, value is null and winner is null)"
+    return f"coalesce(max(lost_at) filter ({differs}) over unit > {unit.unanimous_at}, false)"
+
+
+def _cases(unit: Unit) -> str:
+    """Reasons beside the order of the rules."""
+    cases = rule_cases(unit)
+    if unit.unanimous_at is not None:
+        tied = f"(place = 1 or lost_at > {unit.unanimous_at})"
+        cases += f" when divided and {tied} then 'unanimous_or_null'"
+    if unit.precise:
+        cases += " when (seat = 1) <> (place = 1) then 'most_precise'"
+    return cases
 
 
 def survivorship(con: DuckDBPyConnection, policy: str) -> list[tuple[str, int]]:

@@ -5,6 +5,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute
 from profile_pipeline.profile_ids import MEMBERS
+from profile_pipeline.profiles.lists import FULL, list_columns, rule_of, winner_columns
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
     built,
@@ -63,16 +64,27 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
 def unified_query(config: Config, policy: str) -> str:
     """Grain: one row an active profile of temp.profile_facts, whether or not any record offers a value."""
     version = config.profiles.policies[policy].version
-    values = "".join(f", {_winner(field, attribute)}" for field, attribute in config.attributes.items())
-    fields = "".join(f", {field}" for field in config.attributes)
+    parts = [_columns(config, policy, field) for field in config.attributes]
+    values, fields = ("".join(part) for part in zip(*parts, strict=True)) if parts else ("", "")
+    # that a list had no room is said by those that lost
+    kept = f"(won or rule = {literal(FULL)})" if list_columns(config, policy) else "won"
     return f"""
         with winners as (
             select profile_id{values} from profiles.lineage
-            where policy = {literal(policy)} and won group by profile_id
+            where policy = {literal(policy)} and {kept} group by profile_id
         )
         select profile_id, kind, record_count, sources{fields}, identity_map, event_count, last_event_at,
             first_observed_at, last_observed_at, flagged, {literal(policy)} as policy, {version} as policy_version
         from temp.profile_facts left join winners using (profile_id)"""
+
+
+def _columns(config: Config, policy: str, field: str) -> tuple[str, str]:
+    """Select lists that gather a field from the lineage, and that show it."""
+    attribute = config.attributes[field]
+    rule = rule_of(config, policy, field)
+    if rule:
+        return winner_columns(field, rule, value_type(attribute))
+    return f", {_winner(field, attribute)}", f", {field}"
 
 
 def _winner(field: str, attribute: Attribute) -> str:

@@ -52,7 +52,7 @@ def _empty_current(config: Config) -> str:
     return f"""create or replace table records.current (
         record_key text not null, source text not null, source_key text not null, observed_at timestamptz,
         clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text,
-        cleared text[], field_times map(text, timestamptz),
+        cleared text[], field_times map(text, timestamptz), doubtful text[],
         identifiers struct(namespace text, value text, raw text)[]{fields}, raw struct({raw}))"""
 
 
@@ -65,7 +65,7 @@ def effective_query(config: Config, name: str) -> str:
         for field in config.attributes
     )
     fields = "".join(f", {field}" for field in source.attributes)
-    return f"""select {", ".join(FIXED)}, {literal(name)} as source, content_hash, cleared, field_times,
+    return f"""select {", ".join(FIXED)}, {literal(name)} as source, content_hash, cleared, field_times, doubtful,
         identifiers{fields}, struct_pack({raw or "none := null::text"}) as raw
         from ({effective}) where not deleted{_still_delivered(name, source)}"""
 
@@ -104,7 +104,8 @@ def _patched_query(name: str, source: Source) -> str:
     fields = list(source.attributes)
     mentioned = {f: f"({f} is not null or list_contains(cleared, {literal(f)}))" for f in fields}
     last = {
-        f: f"arg_max(struct_pack(v := {f}, r := raw.{f}, t := observed_at), n) filter ({mentioned[f]})"
+        f: f"arg_max(struct_pack(v := {f}, r := raw.{f}, t := observed_at, d := list_contains(doubtful, {literal(f)})), n)"
+        f" filter ({mentioned[f]})"
         for f in fields
     }
     winners = "".join(f", {last[f]} as w__{f}" for f in fields)
@@ -112,6 +113,7 @@ def _patched_query(name: str, source: Source) -> str:
     raw = ", ".join(f"{f} := w__{f}.r" for f in fields) or "none := null::text"
     cleared = ", ".join(f"case when w__{f} is not null and w__{f}.v is null then '{f}' end" for f in fields)
     times = ", ".join(f"{{'k': '{f}', 'v': w__{f}.t}}" for f in fields)
+    doubtful = ", ".join(f"case when w__{f}.d then '{f}' end" for f in fields)
     newest = ", ".join(f"arg_max({column}, n) as {column}" for column in (*FIXED, "content_hash"))
     return f"""
         with ordered as (
@@ -125,6 +127,7 @@ def _patched_query(name: str, source: Source) -> str:
         )
         select {", ".join(FIXED)}, content_hash, false as deleted, identifiers{values}, struct_pack({raw}) as raw,
             list_filter(cast([{cleared}] as text[]), lambda x: x is not null) as cleared,
+            nullif(list_filter(cast([{doubtful}] as text[]), lambda x: x is not null), []) as doubtful,
             map_from_entries(list_filter(cast([{times}] as struct(k text, v timestamptz)[]), lambda e: e.v is not null))
                 as field_times
         from folded"""

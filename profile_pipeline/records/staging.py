@@ -1,6 +1,7 @@
 """Fills records.<source>: pending rows are mapped, validated with Great Expectations, and kept or quarantined.
 
-Grain of records.<source>: one row a delivered row. `reasons` is NULL for accepted rows. New files are
+Grain of records.<source>: one row a delivered row. `reasons` is NULL for accepted rows, `doubtful` names fields
+that failed an expectation which refuses nothing. New files are
 appended; a change of the source's rules, of the normaliser or of earlier files rebuilds the table.
 """
 
@@ -15,6 +16,7 @@ from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.quality import Outcome
 from profile_pipeline.records import normalise
+from profile_pipeline.records.doubts import doubted_fields, note_doubts
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.warehouse import (
     built,
@@ -79,6 +81,7 @@ def rules_fingerprint(config: Config, name: str) -> str:
         {space: config.namespaces[space].model_dump() for space in source.identifiers},
         [suite and suite.model_dump() for suite in suites],
         config.profiles.future_tolerance_minutes,
+        doubted_fields(config, name),
     )
 
 
@@ -106,6 +109,7 @@ def _stage_files(con: DuckDBPyConnection, config: Config, name: str, files: list
         ) from None
     outcomes = _validate(con, config, name, source)
     _quarantine(con, outcomes)
+    note_doubts(con, outcomes, doubted_fields(config, name))
     _append(con, name)
     load = scalar(con, "select max(batch) from raw.files where source = ?", [name]) or 0
     outcomes += _guards(con, name, source, files)
@@ -116,6 +120,7 @@ def _stage_files(con: DuckDBPyConnection, config: Config, name: str, files: list
     ) if files else None
     con.execute("drop table staged")
     con.execute("drop table if exists failures")
+    con.execute("drop table if exists doubts")
 
 
 def _validate(con: DuckDBPyConnection, config: Config, name: str, source: Source) -> list[Outcome]:
@@ -154,8 +159,9 @@ def _append(con: DuckDBPyConnection, name: str) -> None:
     listed = ", ".join(quote(column) for column in kept)
     query = (
         f"select {listed}, md5(concat_ws('|', raw, cleared, deleted, identifiers, source_key)) as content_hash,"
-        " reasons from staged left join (select row_id, list(reason order by reason) as reasons from failures"
-        " group by row_id) using (row_id)"
+        " reasons, doubtful from staged left join (select row_id, list(reason order by reason) as reasons from failures"
+        " group by row_id) using (row_id) left join (select row_id, list(distinct field order by field) as doubtful"
+        " from doubts group by row_id) using (row_id)"
     )
     if table_exists(con, f"records.{name}"):
         con.execute(f"insert into records.{name} by name {query}")
