@@ -203,7 +203,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
     """Identity, profiles, audiences, metrics and publication."""
     from profile_pipeline import audiences, profile_ids, publish, review
     from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
-    from profile_pipeline.profiles import candidates, lineage, timeline, unified
+    from profile_pipeline.profiles import candidates, lineage, policy_versions, timeline, unified
 
     nodes.build_nodes(con, config)
     features.build_features(con, config)
@@ -215,6 +215,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
     review.build_review_queue(con, config)
     for build in (timeline.build_timeline, candidates.build_candidates, lineage.build_lineage):
         build(con, config)
+    policy_versions.note_versions(con, config)
     unified.build_unified(con, config)
     audiences.build_audiences(con, config)
     metrics.build_profile_facts(con, config)

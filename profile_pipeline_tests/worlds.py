@@ -27,7 +27,7 @@ from profile_pipeline import audiences, metrics, profile_ids, publish, review, r
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project, project_at
 from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
-from profile_pipeline.profiles import candidates, lineage, timeline, unified
+from profile_pipeline.profiles import candidates, lineage, policy_versions, timeline, unified
 from profile_pipeline.raw import intake, ledger
 from profile_pipeline.records import current, events, staging
 from profile_pipeline.warehouse import connect, records_of, rows, run_lock
@@ -394,6 +394,7 @@ def unify(con: DuckDBPyConnection, config: Config) -> None:
     timeline.build_timeline(con, config)
     candidates.build_candidates(con, config)
     lineage.build_lineage(con, config)
+    policy_versions.note_versions(con, config)
     unified.build_unified(con, config)
     audiences.build_audiences(con, config)
     metrics.build_row_fates(con, config)

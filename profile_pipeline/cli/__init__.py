@@ -3,19 +3,25 @@
 `shell` holds what all commands share, `main` the daily work; a group of commands has a module of its own.
 """
 
+from profile_pipeline.cli.batches import commands as batch_commands
+from profile_pipeline.cli.batches import rebuild
 from profile_pipeline.cli.explain import explain
 from profile_pipeline.cli.ids import commands as ids_commands
 from profile_pipeline.cli.main import app
 from profile_pipeline.cli.model import commands as model_commands
+from profile_pipeline.cli.policy import commands as policy_commands
 from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
 from profile_pipeline.cli.values import commands as values_commands
 
+app.add_typer(batch_commands, name="batch")
 app.add_typer(ids_commands, name="ids")
 app.add_typer(model_commands, name="model")
+app.add_typer(policy_commands, name="policy")
 app.add_typer(review_commands, name="review")
 app.add_typer(values_commands, name="values")
 app.command()(simulate)
 app.command()(explain)
+app.command()(rebuild)
 
 __all__ = ["app"]

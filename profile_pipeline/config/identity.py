@@ -111,6 +111,14 @@ class Churn(Rule):
 class IdentityRules(Rule):
     """The whole of rules/identity.yaml."""
 
+    graph: Literal["private", "none"] = Field(
+        default="private",
+        description="none: no identifier and no score joins records, each is its own profile",
+    )
+    adobe_compat: bool = Field(
+        default=False,
+        description="as Adobe identifies: values as they are written, all link, no matching, the latest delivery counts",
+    )
     namespaces: dict[Name, Namespace] = Field(default={}, description="kinds of identifiers, by name")
     matching: Matching = Field(default=Matching(), description="probabilistic matching")
     clustering: Clustering = Field(

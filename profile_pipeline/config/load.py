@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from profile_pipeline.config.as_adobe import acting_identity, acting_sources
 from profile_pipeline.config.audiences import AudienceRules
 from profile_pipeline.config.cross_check import cross_check
 from profile_pipeline.config.expectations import Suite
@@ -81,7 +82,12 @@ def load_config(folder: Path) -> Config:
     problems = cross_check(config)
     if problems:
         raise RuleError(problems)
-    return config
+    # constructed anew, for nothing that was worked out from the rules as written may stay
+    acting = {
+        "identity": acting_identity(identity),
+        "sources": acting_sources(identity, sources.sources),
+    }
+    return Config.model_construct(None, **{**dict(config), **acting})
 
 
 def _read_suites(folder: Path, problems: list[str]) -> dict[str, Suite]:

@@ -9,9 +9,10 @@ from profile_pipeline import laws, runs
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
-from profile_pipeline.profiles import candidates, lineage, timeline, unified
+from profile_pipeline.profiles import candidates, lineage, policy_versions, timeline, unified
 
 MEMBERSHIP = "identity.membership"
+VERSIONS, RAISED = key_of("profiles.policy_versions"), "version_raised"
 
 
 def assets(config: Config) -> list[dg.AssetsDefinition]:
@@ -29,11 +30,14 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
         table_step(
             config,
             {
-                "profiles.lineage": "Every candidate ranked under every merge policy, with the rule that decided."
+                "profiles.lineage": "Every candidate ranked under every merge policy, with the rule that decided.",
+                "profiles.policy_versions": "What every version of every merge policy said.",
             },
-            lambda con: lineage.build_lineage(con, config),
+            partial(_build_lineage, config=config),
             deps=["profiles.candidates"],
             numbers=partial(runs.policy_numbers, policy=config.profiles.default),
+            checks=[checks.spec(VERSIONS, RAISED, "a policy that changed has another version")],
+            results=partial(_version_results, config=config),
         ),
         table_step(
             config,
@@ -45,6 +49,26 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             deps=[MEMBERSHIP, "identity.identifiers", "records.events", "records.event_subjects"],
         ),
         _unified(config),
+    ]
+
+
+def _build_lineage(con: DuckDBPyConnection, *, config: Config) -> None:
+    lineage.build_lineage(con, config)
+    policy_versions.note_versions(con, config)
+
+
+def _version_results(con: DuckDBPyConnection, *, config: Config) -> list[dg.AssetCheckResult]:
+    found = policy_versions.unraised(con, config)
+    return [
+        checks.fact(
+            VERSIONS,
+            RAISED,
+            passed=not found,
+            critical=False,
+            why="; ".join(each.words for each in found),
+            policies=len(config.profiles.policies),
+            changed_without_version=len(found),
+        )
     ]
 
 
