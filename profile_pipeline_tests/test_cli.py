@@ -189,9 +189,9 @@ def test_rollback_makes_the_generation_before_live(project: Project) -> None:
 
 
 def test_revert_takes_a_batch_out_once(project: Project) -> None:
-    assert "reverted" in ok(on(project, "batch", "revert", 2, "--yes"))
-    assert json.loads(ok(on(project, "batch", "list", "--json")))[0][4] == 1
-    result = on(project, "batch", "revert", 2, "--yes")
+    assert "reverted" in ok(on(project, "batch", "revert", 2, "--reason", "wrong file", "--yes"))
+    assert json.loads(ok(on(project, "batch", "list", "--json")))[0]["taken_back"] is True
+    result = on(project, "batch", "revert", 2, "--reason", "again", "--yes")
     assert result.exit_code == PROBLEM
     assert said(result).startswith("error: batch 2 has no loaded files")
 

@@ -172,7 +172,8 @@ def test_trouble_of_the_machine_never_refuses_a_file(project, run_core, monkeypa
 def test_reverting_a_batch_is_as_if_it_had_never_come(project, run_core):
     second = HEADER + "1,Eve,Fox,eve@x.com,changed,2026-02-01\n2,Bob,Ray,,new,2026-02-01\nbroken\n"
     derived = ("select * from records.current order by 1", "select * from records.identifiers order by all",
-               "select * from records.quarantine order by all", "select * from metrics.row_fates order by all")  # fmt: skip
+               "select * from records.quarantine order by all",
+               "select * from metrics.row_fates where reverted = 0 order by all")  # fmt: skip
     place = project(files={"crm_1.csv": HEADER + GOOD})
     expected = [run_core(place).rows(query) for query in derived]
     project.deliver(place, "crm_2.csv", second)
@@ -181,6 +182,11 @@ def test_reverting_a_batch_is_as_if_it_had_never_come(project, run_core):
     core = run_core(place)
     assert [core.rows(query) for query in derived] == expected
     assert core.one("select count(*) from raw.crm") == 3, "raw keeps what was delivered"
+    assert core.one("select batch, delivered, reverted from metrics.row_fates where reverted > 0") == (
+        2,
+        3,
+        3,
+    )
     assert ledger.batch_states(core.con)[0][4] == 1
 
 

@@ -3,6 +3,8 @@
 `shell` holds what all commands share, `main` the daily work; a group of commands has a module of its own.
 """
 
+from profile_pipeline.cli.batches import commands as batch_commands
+from profile_pipeline.cli.batches import rebuild
 from profile_pipeline.cli.explain import explain
 from profile_pipeline.cli.ids import commands as ids_commands
 from profile_pipeline.cli.main import app
@@ -12,6 +14,7 @@ from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
 from profile_pipeline.cli.values import commands as values_commands
 
+app.add_typer(batch_commands, name="batch")
 app.add_typer(ids_commands, name="ids")
 app.add_typer(model_commands, name="model")
 app.add_typer(policy_commands, name="policy")
@@ -19,5 +22,6 @@ app.add_typer(review_commands, name="review")
 app.add_typer(values_commands, name="values")
 app.command()(simulate)
 app.command()(explain)
+app.command()(rebuild)
 
 __all__ = ["app"]

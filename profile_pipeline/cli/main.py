@@ -38,12 +38,10 @@ app = typer.Typer(
 )
 sources = typer.Typer(no_args_is_help=True, help="Describe what is delivered.")
 quarantine = typer.Typer(no_args_is_help=True, help="Rows refused with a reason.")
-batch = typer.Typer(no_args_is_help=True, help="What each run took in.")
 generations = typer.Typer(no_args_is_help=True, help="Published generations.")
 for name, group in {
     "sources": sources,
     "quarantine": quarantine,
-    "batch": batch,
     "publish": generations,
 }.items():
     app.add_typer(group, name=name)
@@ -322,45 +320,6 @@ def quarantine_replay(
         with opened(where) as con:
             delivered = replay(con, load_config(where.rules), where, file, source)
         display.line(console, f"delivered as {delivered}; next: profile-pipeline run")
-
-
-@batch.command("list")
-def batch_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
-    """What each run took in, newest first."""
-    with plain_errors():
-        from profile_pipeline.raw.ledger import batch_states
-
-        with opened(chosen(project)) as con:
-            found = batch_states(con)
-        if json_output:
-            as_json(found)
-        else:
-            display.table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], found)
-
-
-@batch.command("revert")
-def batch_revert(
-    number: Annotated[int, typer.Argument(help="Batch to take back.")],
-    project: ProjectFolder = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-) -> None:
-    """Take a batch out of everything derived; the next run computes profiles as if it had never come."""
-    with plain_errors():
-        from profile_pipeline.raw.ledger import files_of, revert
-
-        with opened(chosen(project)) as con:
-            files = files_of(con, number)
-            if not files:
-                raise PipelineError(
-                    f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches"
-                )
-            display.table(console, ["file", "rows"], files)
-            if dry_run:
-                return
-            confirm(f"take these {len(files)} files of batch {number} back?", yes=yes)
-            revert(con, number)
-        console.print("reverted; next: profile-pipeline run")
 
 
 @generations.command("list")

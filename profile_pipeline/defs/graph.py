@@ -29,7 +29,7 @@ def build_definitions(config: Config, project: Project) -> dg.Definitions:
         jobs=[job],
         schedules=[automation.schedule(config)],
         sensors=[automation.inbox_sensor(config, project), automation.failure_sensor(config, project)],
-        resources={"warehouse": Warehouse(database=str(project.database))},
+        resources={"warehouse": Warehouse(database=str(project.database), rules=str(project.rules))},
         # DuckDB has one writer and uses every core inside a step: more processes would only wait
         executor=dg.in_process_executor,
     )

@@ -9,7 +9,9 @@ from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from profile_pipeline import warehouse
+from profile_pipeline import replay, warehouse
+from profile_pipeline.config.load import load_config
+from profile_pipeline.config.project import Project
 
 
 class Warehouse(DuckDBResource):
@@ -19,10 +21,21 @@ class Warehouse(DuckDBResource):
         default=None, description="DuckDB memory, for example 4GB; default a quarter"
     )
 
+    rules: str | None = Field(
+        default=None, description="rule folder; with it, history is put right after a batch was reverted"
+    )
+
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Warehouse"]:  # noqa: ARG002
-        """Hold the lock as long as the run has the resource; a second run fails at once and says why."""
-        with warehouse.run_lock(Path(self.database).parent):
+        """Hold the lock as long as the run has the resource; a second run fails at once and says why.
+
+        After a batch was reverted or restored history is gone through again first, while no step has the file open.
+        """
+        database = Path(self.database)
+        with warehouse.run_lock(database.parent):
+            if self.rules:
+                project = Project(rules=Path(self.rules), data=database.parent.parent)
+                replay.settle(load_config(project.rules), project)
             yield self
 
     @contextmanager

@@ -39,7 +39,12 @@ create table if not exists raw.rejects (
     file_id integer not null, line bigint not null, reason text not null, content text);
 create table if not exists raw.replays (
     file_id integer not null, line bigint not null, replayed_by_name text not null, replayed_at timestamptz not null);
+create table if not exists raw.reverted_batches (batch integer primary key, as_of timestamptz not null,
+    volume_accepted boolean not null);
+create table if not exists raw.reverted_files (file_id integer not null, state text not null, reason text);
 """
+COUNTED = "('found', 'loaded', 'duplicate')"
+"""States of the files that a revert takes out."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,9 @@ def _hashes(new: list[Delivery], conflicts: list[str]) -> dict[Delivery, str]:
 
 def _enter(con: DuckDBPyConnection, hashes: dict[Delivery, str], as_of: datetime) -> None:
     """Enter files as one batch. Its time is never before that of an earlier one, whatever the clock says."""
-    last_batch, last_as_of = rows(con, "select max(batch), max(as_of) from raw.batches")[0]
-    batch = (last_batch or 0) + 1
+    last_as_of = scalar(con, "select max(as_of) from raw.batches")
+    taken = "select batch from raw.batches union all select batch from raw.reverted_batches"
+    batch = (scalar(con, f"select max(batch) from ({taken})") or 0) + 1
     con.execute(
         "insert into raw.batches (batch, as_of) values (?, ?)", [batch, max(as_of, last_as_of or as_of)]
     )
@@ -211,10 +217,12 @@ def as_of(con: DuckDBPyConnection) -> datetime | None:
 
 def batch_states(con: DuckDBPyConnection) -> list[tuple[int, datetime, int, int, int]]:
     """(batch, as-of time, files, rows, reverted files), newest first."""
+    create_tables(con)
     return rows(
         con,
         "select batch, any_value(as_of), count(*), sum(row_count), count_if(state = 'reverted')"
-        " from raw.batches join raw.files using (batch) group by batch order by batch desc",
+        " from (select batch, as_of from raw.batches union all select batch, as_of from raw.reverted_batches)"
+        " join raw.files using (batch) group by batch order by batch desc",
     )
 
 
@@ -230,23 +238,90 @@ def files_of(con: DuckDBPyConnection, batch: int) -> list[tuple[str, int]]:
 def revert(con: DuckDBPyConnection, batch: int) -> int:
     """Take a batch's files out of everything derived, as if it had never come; the raw rows stay.
 
-    A file of another batch that was set aside as their duplicate takes their place at the next run. Returns the
-    number of files.
+    A file of another batch that was set aside as their duplicate takes their place. Returns the number of files.
+    What history keeps of the batch (profile ids, audiences) is the business of `replay`.
     """
+    create_tables(con)
     with transaction(con):
-        changed = rows(
-            con,
-            "update raw.files set state = 'reverted' where batch = ? and state in ('loaded', 'found', 'duplicate')",
-            [batch],
-        )
-        con.execute(
-            """update raw.files set state = 'found', reason = null where file_id in (
-                select min(d.file_id) from raw.files d where d.state = 'duplicate' and not exists (
-                    select 1 from raw.files f where f.source = d.source and f.sha256 = d.sha256
-                        and f.state in ('found', 'loaded'))
-                group by d.source, d.sha256)"""
-        )
+        return take_out(con, batch)
+
+
+def take_out(con: DuckDBPyConnection, batch: int) -> int:
+    """`revert` as a part of a larger transaction."""
+    own = f"batch = {batch:d} and state in {COUNTED}"
+    con.execute(f"insert into raw.reverted_files select file_id, state, reason from raw.files where {own}")
+    changed = rows(con, f"update raw.files set state = 'reverted' where {own}")
+    con.execute(f"insert into raw.reverted_batches select * from raw.batches where batch = {batch:d}")
+    con.execute(f"delete from raw.batches where batch = {batch:d}")
+    _settle_twins(con)
     return changed[0][0]
+
+
+def put_back(con: DuckDBPyConnection, batch: int) -> int:
+    """Let a reverted batch count again, as if it had never been reverted; the number of its files.
+
+    A part of a larger transaction.
+    """
+    con.execute(f"insert into raw.batches select * from raw.reverted_batches where batch = {batch:d}")
+    con.execute(f"delete from raw.reverted_batches where batch = {batch:d}")
+    changed = rows(
+        con,
+        "update raw.files f set state = r.state, reason = r.reason from raw.reverted_files r"
+        f" where r.file_id = f.file_id and f.batch = {batch:d} and f.state = 'reverted'",
+    )
+    con.execute(
+        f"delete from raw.reverted_files where file_id in (select file_id from raw.files where batch = {batch:d})"
+    )
+    _settle_twins(con)
+    return changed[0][0]
+
+
+def _settle_twins(con: DuckDBPyConnection) -> None:
+    """Of the files with the same bytes the oldest that counts is loaded, the others are its duplicates."""
+    first = f"""select * from raw.files where state in {COUNTED}
+        qualify row_number() over (partition by source, sha256 order by file_id) = 1"""
+    for file_id, source in rows(con, f"select file_id, source from ({first}) where state = 'duplicate'"):
+        _take_place(con, file_id, source)
+    con.execute(
+        f"""update raw.files f set state = 'duplicate', reason = 'same content as ' || t.name, row_count = 0,
+            rejected_count = 0, notes = []
+        from ({first}) t where t.source = f.source and t.sha256 = f.sha256 and t.file_id <> f.file_id
+            and f.state in ('found', 'loaded')"""
+    )
+
+
+def _take_place(con: DuckDBPyConnection, file_id: int, source: str) -> None:
+    """A duplicate becomes the file that counts: with the rows of its twin, which may be gone from the folder.
+
+    While no twin was ever read it is read itself.
+    """
+    twin = scalar(
+        con,
+        """select f.file_id from raw.files f left join raw.reverted_files r using (file_id)
+        where f.file_id <> ? and (f.source, f.sha256) in (select (source, sha256) from raw.files where file_id = ?)
+            and (f.state = 'loaded' or r.state = 'loaded') order by f.file_id""",
+        [file_id, file_id],
+    )
+    if twin is None:
+        con.execute("update raw.files set state = 'found', reason = null where file_id = ?", [file_id])
+        return
+    for table in (f"raw.{source}", "raw.rejects"):
+        _copy_rows(con, table, twin, file_id)
+    con.execute(
+        """update raw.files f set state = 'loaded', reason = null, notes = t.notes, row_count = t.row_count,
+            rejected_count = t.rejected_count from raw.files t where t.file_id = ? and f.file_id = ?""",
+        [twin, file_id],
+    )
+
+
+def _copy_rows(con: DuckDBPyConnection, table: str, twin: int, file_id: int) -> None:
+    """Give a file the rows of its twin, unless it has them from an earlier time in its place."""
+    column = "file_id" if table == "raw.rejects" else "_file"
+    if not scalar(con, f"select count(*) from {table} where {column} = ?", [file_id]):
+        con.execute(
+            f"insert into {table} by name select * replace ({file_id:d} as {column}) from {table} where {column} = ?",
+            [twin],
+        )
 
 
 def accept_volume(con: DuckDBPyConnection) -> None:

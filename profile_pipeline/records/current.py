@@ -165,13 +165,20 @@ def _refused_query(name: str, source: Source) -> str:
 
 def fates(con: DuckDBPyConnection, config: Config) -> list[tuple[str, int, int, dict[str, int]]]:
     """The conservation law by source and batch: (source, batch, rows delivered, rows by fate)."""
+    names = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
     found = []
     for name, source in config.sources.items():
         query = _event_fates(name) if source.kind == "event" else _record_fates(name)
-        for batch, delivered, *counts in rows(con, query):
-            names = ("current", "superseded", "events", "quarantined", "not_selected")
+        for batch, delivered, *counts in [*rows(con, query), *rows(con, _reverted_fates(name))]:
             found.append((name, batch, int(delivered), dict(zip(names, map(int, counts), strict=True))))
     return found
+
+
+def _reverted_fates(name: str) -> str:
+    """A batch counts as a whole or not at all, so none is in two rows."""
+    return f"""
+        select batch, sum(row_count) as delivered, 0, 0, 0, 0, 0, sum(row_count) as reverted from raw.files
+        where source = {literal(name)} and state = 'reverted' group by batch having delivered > 0 order by batch"""
 
 
 def _record_fates(name: str) -> str:
@@ -200,6 +207,6 @@ def _fates_query(name: str, kept: str, fate: str) -> str:
         ), delivered as (select batch, sum(row_count) as delivered from files group by batch)
         select batch, delivered, {"coalesce(kept, 0)" if fate == "current" else "0"} as current,
             coalesce(accepted - kept, 0) as superseded, {"coalesce(kept, 0)" if fate == "events" else "0"} as events,
-            coalesce(quarantined, 0) as quarantined, coalesce(unselected, 0) as not_selected
+            coalesce(quarantined, 0) as quarantined, coalesce(unselected, 0) as not_selected, 0 as reverted
         from delivered left join accepted using (batch) left join held using (batch)
             left join unselected using (batch) order by batch"""

@@ -1,0 +1,164 @@
+"""Commands about batches: what each run took in, taking one back, and the profiles as they were."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profile_pipeline import display
+from profile_pipeline.cli.shell import (
+    AsJson,
+    DryRun,
+    ProjectFolder,
+    Quiet,
+    Yes,
+    as_json,
+    chosen,
+    confirm,
+    console,
+    opened,
+    plain_errors,
+)
+from profile_pipeline.config.load import load_config
+from profile_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from profile_pipeline.batches import Effect
+
+commands = typer.Typer(no_args_is_help=True, help="What each run took in.")
+Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of a batch.")]
+Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
+Reason = Annotated[str, typer.Option(help="Why, in words.")]
+SHOWN = ("batch", "as_of", "files", "rows", "current", "superseded", "events", "quarantined", "not_selected",
+         "reverted", "reverted_by", "reverted_because")  # fmt: skip
+
+
+@commands.command("list")
+def batch_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """What each run took in and what became of it, newest first; who took a batch back, and why."""
+    with plain_errors():
+        from profile_pipeline.batches import listed
+
+        with opened(chosen(project)) as con:
+            found = listed(con)
+        if json_output:
+            as_json(found)
+        else:
+            headings = [name.replace("_", " ") for name in SHOWN]
+            display.table(console, headings, [tuple(entry[name] for name in SHOWN) for entry in found])
+
+
+@commands.command("show")
+def batch_show(number: Number, project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """One batch: its files, the decisions about it, and what its runs did to profile ids."""
+    with plain_errors():
+        from profile_pipeline.batches import show
+
+        with opened(chosen(project)) as con:
+            found = show(con, number)
+        if json_output:
+            as_json(found)
+            return
+        facts = {name: found[name] for name in SHOWN if found[name] not in (None, "")}
+        display.table(console, ["", ""], list((facts | found["events"]).items()))
+        for part in ("files", "decisions"):
+            if found[part]:
+                headings = [name.replace("_", " ") for name in found[part][0]]
+                display.table(console, headings, [tuple(row.values()) for row in found[part]])
+
+
+@commands.command("revert")
+def batch_revert(
+    number: Number,
+    reason: Reason = "",
+    author: Author = "",
+    project: ProjectFolder = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Take a batch out of everything derived; after the next run it is as if it had never come, ids included."""
+    with plain_errors():
+        from profile_pipeline.batches import effect, revert
+        from profile_pipeline.raw.ledger import files_of
+
+        with opened(chosen(project)) as con:
+            found, files = effect(con, number), files_of(con, number)
+            if not files:
+                raise PipelineError(
+                    f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches"
+                )
+            display.table(console, ["file", "rows"], files)
+            _say(found)
+            if dry_run:
+                return
+            confirm(f"take these {len(files)} files of batch {number} back?", yes=yes)
+            revert(con, number, author or getpass.getuser(), reason)
+        display.line(console, "reverted; next: profile-pipeline run")
+
+
+@commands.command("restore")
+def batch_restore(
+    number: Number,
+    reason: Reason = "",
+    author: Author = "",
+    project: ProjectFolder = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Let a reverted batch count again; after the next run it is as if it had never been reverted."""
+    with plain_errors():
+        from profile_pipeline.batches import effect, restore
+
+        with opened(chosen(project)) as con:
+            _say(effect(con, number))
+            if dry_run:
+                return
+            confirm(f"let batch {number} count again?", yes=yes)
+            restore(con, number, author or getpass.getuser(), reason)
+        display.line(console, "restored; next: profile-pipeline run")
+
+
+def _say(effect: "Effect") -> None:
+    """What the next run would compute anew, in numbers."""
+    display.line(
+        console,
+        f"batch {effect.batch}: {effect.rows:,} rows; now {effect.current_records:,} current records in"
+        f" {effect.profiles:,} profiles; its runs gave out {effect.new_profile_ids:,} profile ids;"
+        f" the next run goes through {effect.replayed_batches} later batches again",
+    )
+
+
+def rebuild(
+    as_of: Annotated[str, typer.Option(help="ISO time: what had come by then counts, nothing later.")],
+    output: Annotated[Path, typer.Option(help="New or empty folder to build and publish in.")],
+    project: ProjectFolder = None,
+    quiet: Quiet = False,
+    json_output: AsJson = False,
+) -> None:
+    """Publish the profiles as they were at a time, ids included, in a folder of their own."""
+    with plain_errors():
+        from profile_pipeline import publish, runs
+        from profile_pipeline.replay import as_it_was
+
+        where = chosen(project)
+        config = load_config(where.rules)
+        past = as_it_was(config, where, runs.moment(as_of), output.resolve())
+        from profile_pipeline.defs.run import Options, run_graph
+
+        with display.progress(console, enabled=not (quiet or json_output)) as progress:
+            result = run_graph(config, past, Options(), progress)
+        live = publish.current(past)
+        if not result.success or live is None:
+            blocked = "; ".join(f"{c.asset} {c.name}: {c.why}" for c in result.failed_checks if c.blocking)
+            raise PipelineError(result.failure or blocked or "the run published nothing")
+        if json_output:
+            as_json(
+                {"batch": live.manifest["batch"], "as_of": live.manifest["as_of"], "folder": str(live.folder)}
+            )
+        elif not quiet:
+            display.line(
+                console,
+                f"as of {live.manifest['as_of']}, batch {live.manifest['batch']}:"
+                f" {live.profile_count:,} profiles in {live.folder}",
+            )
