@@ -96,15 +96,13 @@ def test_a_clear_blanks_the_field_by_default_and_leaves_the_other_value_under_ad
 
 def test_an_old_file_delivered_again_is_newest_under_adobe_only(project: Projects, run_core: Run) -> None:
     old = "7,John,Greene,John.Greene@luma.com,old,2020-01-01T00:00:00Z\n"
-    ours, adobe = both(
-        project,
-        run_core,
-        {"loyalty_1.csv": old},
-        {"crm_1.csv": JOHN},
-        {"loyalty_2.csv": old + "\n"},
-    )
+    deliveries = [{"loyalty_1.csv": old}, {"crm_1.csv": JOHN}, {"loyalty_2.csv": old + "\n"}]
+    ours, adobe = both(project, run_core, *deliveries)
     assert notes(ours) == ["a"]
     assert notes(adobe) == ["old"]
+    assert notes(delivered(project, run_core, deliveries, policies=ADOBE)) == ["old"], (
+        "the policy's clock alone"
+    )
 
 
 def test_a_late_row_of_a_record_replaces_the_newer_one_under_adobe_only(
