@@ -31,6 +31,15 @@ def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> lis
     return [known.get(name, check) for name, check in expected.items()]
 
 
+LARGEST_CLOCK_FALLBACK = 0.05
+"""Share of a source's rows that may count from when they came in before somebody should look at its clock."""
+
+
+def clock_fits(source: Source, shares: dict[str, float]) -> bool:
+    """Whether few rows fall back to the ingestion clock; a source that declares no time has no other."""
+    return source.time is None or sum(shares.values()) <= LARGEST_CLOCK_FALLBACK
+
+
 def guards_of(source: Source) -> dict[str, str]:
     """The critical checks of whole deliveries that a source's own declaration asks for, with what they say."""
     found = {}

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from profile_pipeline import laws
 from profile_pipeline.config.load import load_config
 from profile_pipeline.errors import PipelineError
+from profile_pipeline.records import staging
 from profile_pipeline.replay import as_it_was
-from profile_pipeline_tests.test_batches import PARTS, as_of, grown, published, quick, take_back
+from profile_pipeline_tests.test_batches import PARTS, as_of, grown, person, published, quick, take_back
 from profile_pipeline_tests.worlds import rows, run_core, warehouse_of
 
 __all__ = ["quick"]
@@ -46,3 +48,27 @@ def test_as_of_refuses_a_time_before_the_first_batch_and_a_folder_in_use(tmp_pat
     assert not (tmp_path / "past" / "state").exists()
     with pytest.raises(PipelineError, match="is not empty"):
         as_it_was(config, project, as_of(1), project.data)
+
+
+# ---------------------------------------------------------------- whose clock
+
+
+def test_rows_without_a_usable_time_are_measured_by_source(tmp_path: Path) -> None:
+    rows_in = [
+        person("c1", "Ann", "ann@x.org"),
+        person("c2", "Bob", "bob@x.org", ""),
+        person("c3", "Cid", "cid@x.org", "2031-01-01T00:00:00Z"),
+        person("c4", "Dan", "dan@x.org"),
+    ]
+    project = grown(tmp_path / "p", [(1, rows_in)])
+    config = load_config(project.rules)
+    with warehouse_of(project) as con:
+        shares = staging.clock_shares(con, "crm")
+        [(observed, ingested, clock)] = rows(
+            con, "select observed_at, ingested_at, clock from records.current where source_key = 'c3'"
+        )
+    assert shares == {"share_without_own_time": 0.25, "share_clipped_to_ingestion": 0.25}
+    assert (observed, clock) == (ingested, "clipped")
+    assert not laws.clock_fits(config.sources["crm"], shares)
+    assert laws.clock_fits(config.sources["crm"], dict.fromkeys(shares, 0.02))
+    assert laws.clock_fits(config.sources["crm"].model_copy(update={"time": None}), shares)

@@ -1,11 +1,14 @@
 """records: values in their normal form, versions in their own order, events once, every row accounted for."""
 
+import io
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -259,6 +262,36 @@ def test_patch_clears_by_json_null_and_an_absent_key_says_nothing(project, run_c
     core = run_core(project({"crm": rule}, {"crm_1.jsonl": "\n".join(map(json.dumps, lines))}))
     assert core.rows(STATE) == [("1", "ann", "lee", None, "n")]
     assert core.rows("select _nulls from raw.crm order by _line") == [(None,), (["email"],)]
+
+
+def test_patch_clears_by_parquet_null_and_an_absent_column_says_nothing(project, run_core):
+    rule = project.crm(
+        write="patch",
+        clear_value="null",
+        files="crm_*.parquet",
+        format={"type": "parquet"},
+        optional_columns=["first", "last", "email", "note"],
+    )
+    files = {}
+    for number, columns in enumerate(
+        (
+            {
+                "id": ["1"],
+                "first": ["Ann"],
+                "last": ["Lee"],
+                "email": ["ann@x.com"],
+                "note": ["n"],
+                "moment": ["2026-01-01"],
+            },
+            {"id": ["1"], "first": [""], "email": pa.array([None], pa.string()), "moment": ["2026-02-01"]},
+        )
+    ):
+        content = io.BytesIO()
+        pq.write_table(pa.table(columns), content)
+        files[f"crm_{number}.parquet"] = content.getvalue()
+    core = run_core(project({"crm": rule}, files))
+    assert core.rows(STATE) == [("1", "ann", "lee", None, "n")]
+    assert core.one("select cleared from records.current") == ["email"]
 
 
 def test_patch_clears_by_an_expression(project, run_core):

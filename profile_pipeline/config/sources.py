@@ -127,7 +127,10 @@ class Source(Rule):
     )
     dates: list[str] = Field(default=["iso"], description="the date formats that occur, nothing else")
     country: str = Field(default="", pattern=r"^([A-Z]{2})?$", description="region of national numbers")
-    clear_value: str | None = Field(default=None, description="a text that clears a field")
+    clear_value: str | None = Field(
+        default=None,
+        description="a text that clears a field; `null` in JSON lines and Parquet: an explicit null",
+    )
     event: Event | None = Field(default=None, description="what makes a row an event")
     attributes: dict[Name, Mapping | Expression] = Field(
         default={}, description="profile field to expression"

@@ -55,6 +55,7 @@ def _source(config: Config, name: str) -> dg.AssetsDefinition:
     guards = [
         checks.spec(key, "error_share", "not too many rows of a delivery are refused", blocking=True),
         checks.spec(key, "drift", "fields are filled about as often as before"),
+        checks.spec(key, "own_clock", "rows have a time of their own that is not in the future"),
     ]
     guards += [checks.spec(key, guard, text, blocking=True) for guard, text in laws.guards_of(source).items()]
     return table_step(
@@ -77,12 +78,17 @@ def _results(
 ) -> list[dg.AssetCheckResult]:
     limit = config.sources[name].guards.max_drift
     moved = staging.drift(con, name, limit)
+    shares = staging.clock_shares(con, name)
     known = laws.standing_checks(con, config, name)
     return [
         *(checks.result(key, check) for check in known),
         checks.fact(
             key, "drift", passed=not moved, critical=False, fields=len(moved),
             why="; ".join(f"{field}: filled {before:.0%} before, {now:.0%} now" for field, before, now in moved),
+        ),
+        checks.fact(
+            key, "own_clock", passed=laws.clock_fits(config.sources[name], shares), critical=False,
+            why="; ".join(f"{text.replace('_', ' ')}: {share:.1%}" for text, share in shares.items()), **shares,
         ),
     ]  # fmt: skip
 

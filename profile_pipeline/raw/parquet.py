@@ -18,7 +18,15 @@ def load(target: Target, path: Path) -> list[str]:
     names = "".join(", " + quote(column) for column in kept)
     values = "".join(f", cast({quote(column)} as text)" for column in kept)
     target.con.execute(
-        f"insert into raw.{target.name} (_file, _line{names})"
-        f" select {target.file_id}, file_row_number + 1{values} from {file}"
+        f"insert into raw.{target.name} (_file, _line, _nulls{names})"
+        f" select {target.file_id}, file_row_number + 1, {_nulls(target, kept)}{values} from {file}"
     )
     return notes
+
+
+def _nulls(target: Target, kept: list[str]) -> str:
+    """The columns of the file that are NULL, where that clears a field; a column that is not there says nothing."""
+    if target.source.clear_value != "null":
+        return "null"
+    flags = ", ".join(f"case when {quote(column)} is null then {literal(column)} end" for column in kept)
+    return f"nullif(list_filter(cast([{flags}] as text[]), lambda name: name is not null), [])"

@@ -84,7 +84,7 @@ def _cleared(source: Source, mapping: Mapping) -> str:
         return f"({mapping.cleared})"
     if source.clear_value is None:
         return "false"
-    if source.clear_value == "null" and source.format.type == "jsonl":
+    if source.clear_value == "null" and source.format.type in {"jsonl", "parquet"}:
         return f"list_contains(_nulls, {literal(mapping.value)})"
     return f"(trim({_text(mapping.value)}) = {literal(source.clear_value)})"
 

@@ -265,6 +265,19 @@ def expected_checks(config: Config, name: str) -> list[Expectation]:
     return [*quality.derived_expectations(config, source), *(item for suite in own for item in suite)]
 
 
+def clock_shares(con: DuckDBPyConnection, name: str) -> dict[str, float]:
+    """Shares of the accepted rows without a readable time of their own, and with one too far in the future.
+
+    Both count from the time they came in.
+    """
+    [(absent, future)] = rows(
+        con,
+        "select count(*) filter (clock = 'ingestion') / greatest(count(*), 1),"
+        f" count(*) filter (clock = 'clipped') / greatest(count(*), 1) from records.{name} where reasons is null",
+    )
+    return {"share_without_own_time": float(absent), "share_clipped_to_ingestion": float(future)}
+
+
 def drift(con: DuckDBPyConnection, name: str, limit: float) -> list[tuple[str, float, float]]:
     """Fields whose filled share in the newest load moved by more than `limit`: (field, before, now)."""
     return rows(
