@@ -12,7 +12,7 @@ from profile_pipeline.config.audiences import AudienceRules
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
-from profile_pipeline.config.profiles import ProfileRules
+from profile_pipeline.config.profiles import ASKED_BY, ProfileRules
 from profile_pipeline.config.publication import PublicationRules
 from profile_pipeline.config.sources import Attribute, FileFormat, Source
 from profile_pipeline.profile_ids import TABLES as LEDGER
@@ -123,6 +123,15 @@ def config_of(
     )
 
 
+OPTIONS = {"trust": {"a": 0.4, "b": 0.9, "c": 0.4}, "custom": "if(value[1] = 'z', 0, 1)"}
+"""What the rules trust, weighted_vote and custom ask for."""
+
+
+def options_for(*rules: str) -> dict[str, Any]:
+    """The options that any of these rules asks for; one that none asks for is a mistake."""
+    return {name: value for name, value in OPTIONS.items() if ASKED_BY[name] & set(rules)}
+
+
 def source(**changes: Any) -> Source:
     """A record source."""
     plain = {"kind": "record", "files": "*", "format": FileFormat(type="csv"), "columns": ["id"], "key": "id"}
@@ -132,8 +141,8 @@ def source(**changes: Any) -> Source:
 def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mapping[str, Any]]) -> None:
     """records.current, its profiles and nodes.
 
-    A record has `key` (`source:key`), `profile`, and may have `at` (day), `ingested` (day), `cleared`, `doubtful`, `times` (field to
-    day), `raw` (field to text) and any attribute.
+    A record has `key` (`source:key`), `profile`, and may have `at` (day), `ingested` (day), `cleared`, `doubtful`, `times`
+    (field to day), `raw` (field to text) and any attribute.
     """
     fields = {name: value_type(attribute) for name, attribute in config.attributes.items()}
     columns = "".join(f", {name} {kind}" for name, kind in fields.items())
@@ -143,7 +152,9 @@ def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mappi
         clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, cleared text[],
         field_times map(text, timestamptz), doubtful text[]{columns}, raw struct({raw}))"""
     )
-    con.execute("create or replace table identity.nodes (record_key text, source text, kind text)")
+    con.execute(
+        "create or replace table identity.nodes (record_key text, source text, kind text, content ubigint)"
+    )
     con.execute(
         "create or replace table identity.clusters (record_key text, cluster_key text, cluster_size bigint, flagged boolean)"
     )
@@ -185,7 +196,10 @@ def _add_record(con: DuckDBPyConnection, fields: list[str], record: Mapping[str,
 def add_member(con: DuckDBPyConnection, key: str, profile_id: str, kind: str) -> None:
     """A node that belongs to a profile."""
     con.execute("insert into identity.membership values (?, ?, 1, null, 'new')", [key, profile_id])
-    con.execute("insert into identity.nodes values (?, ?, ?)", [key, key.split(":")[0], kind])
+    con.execute(
+        "insert into identity.nodes by name select ? as record_key, ? as source, ? as kind",
+        [key, key.split(":")[0], kind],
+    )
     con.execute("insert into identity.clusters values (?, ?, 1, false)", [key, profile_id])
 
 

@@ -23,6 +23,7 @@ from profile_pipeline_tests.hand_made import (
     DAY,
     add_member,
     config_of,
+    options_for,
     set_records,
     source,
     touch,
@@ -106,8 +107,6 @@ CONTESTS: dict[str, tuple[list[Record], str, str]] = {
     "unanimous_or_null": ([said("a:1", "x", at=2), said("b:1", "y", at=1)], "text", "None"),
     "custom": ([said("a:1", "xyz", at=2), said("b:1", "zyx", at=1)], "text", "zyx"),
 }
-OPTIONS = {"trust": {"a": 0.4, "b": 0.9, "c": 0.4}, "custom": "if(value[1] = 'z', 0, 1)"}
-"""What the rules trust, weighted_vote and custom ask for."""
 
 
 def test_every_rule_has_a_contest() -> None:
@@ -117,7 +116,7 @@ def test_every_rule_has_a_contest() -> None:
 @pytest.mark.parametrize("rule", CONTESTS)
 def test_a_rule_decides_and_the_lineage_names_it(con: DuckDBPyConnection, rule: str) -> None:
     records, kind, winner = CONTESTS[rule]
-    policy = {"choose": [rule], "sources": {"b": 1, "a": 2}, **OPTIONS}
+    policy = {"choose": [rule], "sources": {"b": 1, "a": 2}, **options_for(rule)}
     assert str(shown(con, policy, records, kind)) == winner
     assert scalar(con, "select rule from profiles.lineage where rank = 1") == rule
     beaten = rows(
@@ -311,11 +310,8 @@ def address(
 
 
 def addressed(con: DuckDBPyConnection, records: Sequence[Record], **group: Any) -> tuple[Any, ...]:
-    policy = {
-        "groups": {"address": {"fields": list(ADDRESS), **group}},
-        "sources": {"a": 1, "b": 2},
-        **OPTIONS,
-    }
+    asked = options_for(*group.get("choose", ()))
+    policy = {"groups": {"address": {"fields": list(ADDRESS), **group, **asked}}, "sources": {"a": 1, "b": 2}}
     merge(con, config_of(ADDRESS, {"golden": policy}), records)
     return rows(con, "select street, city, postcode from profiles.unified")[0]
 
@@ -550,9 +546,15 @@ CHOICES = st.lists(st.sampled_from(get_args(Choice)), min_size=1, max_size=3, un
     lambda rules: not any(pair <= set(rules) for pair in OPPOSITES)
 )
 RANKS = st.dictionaries(st.sampled_from("abc"), st.integers(1, 3))
+
+
+def with_options(policy: dict[str, Any]) -> dict[str, Any]:
+    parts = [policy, *policy["groups"].values(), *policy["fields"].values()]
+    return {**policy, **options_for(*(rule for part in parts for rule in part["choose"]))}
+
+
 ANY_POLICY = st.fixed_dictionaries(
     {
-        **{name: st.just(option) for name, option in OPTIONS.items()},
         "choose": CHOICES,
         "sources": RANKS,
         "unlisted": st.sampled_from(["last", "exclude"]),
@@ -562,7 +564,7 @@ ANY_POLICY = st.fixed_dictionaries(
         ),
         "fields": st.one_of(st.just({}), CHOICES.map(lambda rules: {"points": {"choose": rules}})),
     }
-)
+).map(with_options)
 
 
 @st.composite

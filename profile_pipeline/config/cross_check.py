@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from profile_pipeline.config.policy_check import policy_problems
 from profile_pipeline.config.wording import suggestion
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def cross_check(config: "Config") -> list[str]:
         *_check_sources(config),
         *_check_anchors(config),
         *_check_policies(config),
+        *policy_problems(config, PROFILE_COLUMNS),
         *_check_audiences(config),
         *_check_suites(config),
     ]
@@ -124,6 +126,8 @@ def _check_policies(config: "Config") -> list[str]:
         where = f"profiles.yaml: policies.{name}"
         named = [*policy.fields, *(f for group in policy.groups.values() for f in group.fields)]
         ranked = [*policy.sources, *(s for f in policy.fields.values() for s in f.sources or {})]
+        options = [policy, *policy.groups.values(), *policy.fields.values()]
+        trusted = dict.fromkeys(source for option in options for source in option.trust or {})
         problems += [
             unknown(where, "attribute", field, config.attributes)
             for field in named
@@ -132,6 +136,11 @@ def _check_policies(config: "Config") -> list[str]:
         problems += [
             unknown(f"{where}.sources", "source", source, config.record_sources)
             for source in ranked
+            if source not in config.record_sources
+        ]
+        problems += [
+            unknown(f"{where}.trust", "source", source, config.record_sources)
+            for source in trusted
             if source not in config.record_sources
         ]
         problems += [

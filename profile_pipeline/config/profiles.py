@@ -25,6 +25,8 @@ CLOCKS = {
 """What a list of times means; the names on the right are the short forms."""
 ADOBE = {"clock": "ingestion", "unlisted": "exclude", "clears": "ignore"}
 METHODS_OF_ADOBE = ("time_ordered", "dataset_precedence")
+ASKED_BY = {"trust": {"trust", "weighted_vote"}, "decay": {"trust"}, "custom": {"custom"}}
+"""Options, and the rules that ask for them."""
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -240,7 +242,30 @@ class Policy(_Options):
         for where, ranking in self.rankings():
             for problem in _ranking_problems(ranking):
                 raise ValueError(f"{where}{problem}")
+        for problem in self._unused_options():
+            raise ValueError(problem)
         return self
+
+    def _unused_options(self) -> Iterator[str]:
+        """Options of a field, a group or the policy that none of its rules asks for."""
+        rankings = dict(self.rankings())
+        whole = set().union(*(ranking.rules for ranking in rankings.values()))
+        named: list[tuple[str, _Options, set[str]]] = [
+            *(
+                (f"fields.{name}: ", rule, rankings[f"fields.{name}: "].rules)
+                for name, rule in self.fields.items()
+            ),
+            *(
+                (f"groups.{name}: ", group, rankings[f"groups.{name}: "].rules)
+                for name, group in self.groups.items()
+            ),
+            ("", self, whole),
+        ]
+        for where, own, used in named:
+            given = {"trust": own.trust, "decay": own.decay, "custom": own.custom}
+            for option, asking in ASKED_BY.items():
+                if given[option] and not used & asking:
+                    yield f"{where}`{option}:` is never used; add rule {min(asking)} or remove it"
 
     def rankings(self) -> Iterator[tuple[str, Ranking]]:
         """Everything that ranks, with a prefix that says where it stands: the default first."""

@@ -72,9 +72,9 @@ def winner_columns(field: str, rule: FieldRule, kind: str) -> tuple[str, str]:
             f", {value} as {field}, coalesce({field}_all, []) as {field}_all"
             f", coalesce({field}_capped, false) as {field}_capped"
         )
-    every = (
-        f"flatten(list(cast(cast(value as json) as text[]) order by rank) filter (field = '{field}' and won))"
-    )
+    # read after it is gathered: a filter of an aggregate does not keep the values of other fields from a cast
+    won = f"list(value order by rank) filter (field = '{field}' and won and value is not null)"
+    every = f"flatten(list_transform({won}, lambda x: cast(cast(x as json) as text[])))"
     distinct = f"list_filter({field}, lambda x, i: list_position({field}, x) = i)"
     elements = distinct if rule.keep == "union" else field
     capped = f"coalesce(len({elements}) > {rule.max}, false)" if rule.max else "false"
