@@ -13,7 +13,7 @@ from profile_pipeline.check.expressions import PROFILE_COLUMNS, profile_columns
 from profile_pipeline.config.cross_check import PROFILE_COLUMNS as RESERVED_COLUMNS
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import PACKAGE_RULES, Project, project_at
-from profile_pipeline.profiles.unified import FACTS, unified_query
+from profile_pipeline.profiles.unified import facts_query, unified_query
 from profile_pipeline.sandbox import expression_problem, sandbox, shape
 from profile_pipeline.scaffold import init_project
 from profile_pipeline.warehouse import rows
@@ -374,7 +374,7 @@ def test_profile_columns_are_those_of_the_profile_table():
     """
     with sandbox() as con:
         con.execute(stubs)
-        con.execute(f"create temp table profile_facts as {FACTS}")
+        con.execute(f"create temp table profile_facts as {facts_query()}")
         real = {name: kind for name, kind, *_ in rows(con, f"describe {unified_query(config, 'golden')}")}
         shape(con, profile_columns(config))
         assumed = {name: kind for name, kind, *_ in rows(con, "describe row_shape")}

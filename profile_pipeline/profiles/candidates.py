@@ -1,10 +1,11 @@
 """Every value that every record offers to the profile it belongs to, explicit clears included."""
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import MEMBERS
-from profile_pipeline.profiles import pins
+from profile_pipeline.profiles import pins, touched
 from profile_pipeline.records.normalise import clean_query
 from profile_pipeline.warehouse import (
     built,
@@ -21,18 +22,38 @@ SHOWN_AS_WRITTEN = {
     "postcode", "category", "text", "national_id", "id",
 }  # fmt: skip
 
+PINNED = "select profile_id, field, record_key, shown, cleared from profiles.candidates where pinned"
+REPINNED = f"""
+    select profile_id from ((from temp.pinned_before except {PINNED}) union all ({PINNED} except from temp.pinned_before))"""
+"""Profiles of which a pin came, went or changed."""
+
 
 def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
-    """Write profiles.candidates when records or memberships changed."""
+    """Bring profiles.candidates up to date when records, memberships or pins changed; touched profiles are noted."""
     survivors = [name for name, source in config.record_sources.items() if source.survivorship]
     mark = _mark(con, config, survivors)
     if built(con, "profiles.candidates") == mark:
         return
+    base = fingerprint(survivors, {name: a.type for name, a in config.attributes.items()}, duckdb.__version__)
+    whole = not touched.continues(con, "profiles.candidates", base)
     with transaction(con):
-        replace_table(con, "profiles.candidates", candidates_query(config, survivors))
+        touched.find_touched(con, whole=whole)
+        if whole:
+            replace_table(con, "profiles.candidates", candidates_query(config, survivors))
+        else:
+            replace_table(con, "temp.pinned_before", PINNED)
+            con.execute("delete from profiles.candidates where pinned or profile_id in (from temp.touched)")
+            con.execute(
+                f"insert into profiles.candidates by name {candidates_query(config, survivors, 'temp.touched')}"
+            )
         if pins.offer_pins(con, config):
             mark = _mark(con, config, survivors)
-        mark_built(con, "profiles.candidates", mark)
+        if not whole:
+            touched.note_followers(con, REPINNED)
+            con.execute("drop table temp.pinned_before")
+        con.execute("drop table temp.touched")
+        full = mark if whole else touched.last_full(con, "profiles.candidates")
+        mark_built(con, "profiles.candidates", mark, {"base": base, "full": full})
 
 
 def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
@@ -40,19 +61,21 @@ def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
     return fingerprint(inputs, survivors, pins.mark(con, config))
 
 
-def candidates_query(config: Config, survivors: list[str]) -> str:
+def candidates_query(config: Config, survivors: list[str], only: str = "") -> str:
     """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither.
 
-    `valid` is false where the row failed a declared expectation about the field that did not refuse it.
+    `valid` is false where the row failed a declared expectation about the field that did not refuse it. `only` is a
+    table of the profiles wanted.
     """
     offers = ", ".join(offer_query(field, attribute.type) for field, attribute in config.attributes.items())
     sources = ", ".join(map(literal, survivors)) or "null"
+    wanted = f" and profile_id in (from {only})" if only else ""
     return f"""
         with offered as (
             select profile_id, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
                 unnest(list_filter([{offers}], lambda o: o.value is not null or o.cleared)) as o
             from records.current join ({MEMBERS}) m using (record_key)
-            where source in ({sources})
+            where source in ({sources}){wanted}
         )
         select profile_id, o.field as field, o.value as value, o.shown as shown, o.cleared as cleared, record_key,
             source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock,

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.profiles import Keep, Policy, Ranking
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.profiles import pins
+from profile_pipeline.profiles import pins, touched
 from profile_pipeline.profiles.lists import rule_cases, seat_query, won_query
 from profile_pipeline.profiles.rules import AS_OF, Rules, Unit, beside, listed, rules
 from profile_pipeline.warehouse import (
@@ -24,12 +24,14 @@ from profile_pipeline.warehouse import (
     fingerprint,
     literal,
     mark_built,
+    replace_table,
     rows,
     scalar,
     scrubbed,
     transaction,
 )
 
+ALL, TOUCHED = "profiles.candidates", "temp.touched_candidates"
 TABLE = """create or replace table profiles.lineage (
     policy text not null, policy_version integer not null, profile_id text not null, field text not null,
     rank bigint not null, won boolean not null, value text, cleared boolean not null, record_key text not null,
@@ -37,19 +39,35 @@ TABLE = """create or replace table profiles.lineage (
 
 
 def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
-    """Write profiles.lineage for every policy when candidates or policies changed."""
-    mark = fingerprint(
-        built(con, "profiles.candidates"), config.profiles.model_dump(), _clock_hand(con, config)
-    )
+    """Bring profiles.lineage up to date for every policy when candidates or policies changed."""
+    rules_now = config.profiles.model_dump(), _clock_hand(con, config)
+    base = fingerprint(rules_now, touched.last_full(con, "profiles.candidates"))
+    mark = fingerprint(built(con, "profiles.candidates"), rules_now)
     if built(con, "profiles.lineage") == mark:
         return
+    whole = not touched.continues(con, "profiles.lineage", base)
+    con.execute(touched.QUEUE)
     with transaction(con):
-        con.execute(TABLE)
+        if whole:
+            con.execute(TABLE)
+        else:
+            _take_touched(con)
         for name, policy in config.profiles.policies.items():
             for unit in units(config, policy):
-                _decide(con, config, name, unit)
+                _decide(con, config, name, unit, ALL if whole else TOUCHED)
             pins.put_first(con, name, policy.version)
-        mark_built(con, "profiles.lineage", mark)
+        if not whole:
+            con.execute(f"drop table {TOUCHED}")
+        touched.forget(con, "lineage")
+        full = mark if whole else touched.last_full(con, "profiles.lineage")
+        mark_built(con, "profiles.lineage", mark, {"base": base, "full": full})
+
+
+def _take_touched(con: DuckDBPyConnection) -> None:
+    """Copy the candidates of touched profiles aside, and delete what was decided about them."""
+    noted = touched.noted_query("lineage")
+    replace_table(con, TOUCHED, f"select * from {ALL} where profile_id in ({noted})")
+    con.execute(f"delete from profiles.lineage where profile_id in ({noted})")
 
 
 def _clock_hand(con: DuckDBPyConnection, config: Config) -> str | None:
@@ -59,9 +77,9 @@ def _clock_hand(con: DuckDBPyConnection, config: Config) -> str | None:
     return str(scalar(con, f"select {AS_OF}")) if fades else None
 
 
-def _decide(con: DuckDBPyConnection, config: Config, name: str, unit: Unit) -> None:
+def _decide(con: DuckDBPyConnection, config: Config, name: str, unit: Unit, candidates: str) -> None:
     try:
-        con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit)}")
+        con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit, candidates)}")
     except duckdb.ConversionException as error:
         place = f"groups.{unit.group}" if unit.group else f"fields.{unit.fields[0]}"
         raise PipelineError(
@@ -90,10 +108,14 @@ def units(config: Config, policy: Policy) -> list[Unit]:
     ]
 
 
-def lineage_query(config: Config, name: str, unit: Unit) -> str:
-    """Grain: profile, field, record, for the fields of a unit under the policy of that name."""
+def lineage_query(config: Config, name: str, unit: Unit, candidates: str = ALL) -> str:
+    """Grain: profile, field, record, for the fields of a unit under the policy of that name.
+
+    `candidates` is a table of the shape of profiles.candidates, whole profiles of it.
+    """
     policy = config.profiles.policies[name]
-    offers = _blocks_query(config, unit, policy) if unit.group else _offers_query(config, unit, policy)
+    gather = _blocks_query if unit.group else _offers_query
+    offers = gather(config, unit, policy, candidates)
     matched = (
         f"c.record_key = j.offer and c.field in ({listed(unit.fields)})"
         if unit.group
@@ -108,13 +130,13 @@ def lineage_query(config: Config, name: str, unit: Unit) -> str:
     return f"""{_judged_query(offers, rules(config, policy, unit), unit)}
         select {literal(name)} as policy, {policy.version} as policy_version, c.profile_id, c.field, {rank} as rank,
             {won} as won, c.shown as value, c.cleared, c.record_key, c.source, c.observed_at, {rule} as rule
-        from profiles.candidates c join judged j on {matched}"""
+        from {candidates} c join judged j on {matched}"""
 
 
-def _offers_query(config: Config, unit: Unit, policy: Policy) -> str:
+def _offers_query(config: Config, unit: Unit, policy: Policy, candidates: str) -> str:
     return f"""select rowid as offer, * replace ({_compared(config, unit.fields)} as value), field as unit,
             if(cleared, 0, 1) as filled
-        from profiles.candidates where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}"""
+        from {candidates} where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}"""
 
 
 def _compared(config: Config, fields: tuple[str, ...]) -> str:
@@ -123,14 +145,14 @@ def _compared(config: Config, fields: tuple[str, ...]) -> str:
     return f"if(field in ({listed(free)}), lower(value), value)" if free else "value"
 
 
-def _blocks_query(config: Config, unit: Unit, policy: Policy) -> str:
+def _blocks_query(config: Config, unit: Unit, policy: Policy, candidates: str) -> str:
     """A locked group as one candidate a record; a record that fills none of its fields has nothing to offer."""
     return f"""select record_key as offer, record_key, any_value(profile_id) as profile_id, {literal(unit.group)} as unit,
             any_value(source) as source, max(observed_at) as observed_at, any_value(ingested_at) as ingested_at,
             any_value(clock) as clock, bool_and(valid) as valid,
             {_side_by_side(_compared(config, unit.fields), unit)} as value, {_side_by_side("shown", unit)} as shown,
             false as cleared, count(value) as filled
-        from profiles.candidates where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}
+        from {candidates} where not pinned and field in ({listed(unit.fields)}) and {_admitted(unit, policy)}
         group by record_key having count(value) > 0"""
 
 

@@ -5,6 +5,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute
 from profile_pipeline.profile_ids import MEMBERS
+from profile_pipeline.profiles import touched
 from profile_pipeline.profiles.lists import FULL, list_columns, rule_of, winner_columns
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
@@ -18,7 +19,7 @@ from profile_pipeline.warehouse import (
 )
 
 FACTS = f"""
-    with members as ({MEMBERS}), facts as (
+    with members as ({MEMBERS} {{wanted}}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
             count(*) filter (n.kind = 'record') as record_count,
             coalesce(list_sort(list(distinct n.source) filter (n.kind = 'record')), []) as sources,
@@ -28,16 +29,29 @@ FACTS = f"""
         left join records.current r using (record_key) group by m.profile_id
     ), activity as (
         select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
-        from profiles.events where profile_id is not null group by profile_id
+        from profiles.events semi join members using (profile_id) group by profile_id
     ), identities as (
         select profile_id, map_from_entries(list(struct_pack(k := namespace, v := vs) order by namespace))
             as identity_map
-        from (select profile_id, namespace, list(value order by value) as vs from profiles.identifiers group by all)
+        from (select profile_id, namespace, list(value order by value) as vs
+            from profiles.identifiers semi join members using (profile_id) group by all)
         group by profile_id
     )
     select facts.*, identity_map, coalesce(event_count, 0) as event_count, last_event_at
     from facts left join identities using (profile_id) left join activity using (profile_id)"""
-"""What is the same under every policy; one row an active profile."""
+"""What is the same under every policy."""
+ACTIVITY = """
+    select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
+    from profiles.events where profile_id is not null group by profile_id"""
+BUSY = f"""
+    select profile_id from ({ACTIVITY}) a full join profiles.unified u using (profile_id)
+    where coalesce(a.event_count, 0) <> coalesce(u.event_count, 0) or a.last_event_at is distinct from u.last_event_at"""
+"""Profiles whose events are not what their row says."""
+
+
+def facts_query(wanted: str = "") -> str:
+    """Grain: one row an active profile; `wanted` narrows them, a condition that begins with `and`."""
+    return FACTS.format(wanted=wanted)
 
 
 def table_of(config: Config, policy: str) -> str:
@@ -46,19 +60,36 @@ def table_of(config: Config, policy: str) -> str:
 
 
 def build_unified(con: DuckDBPyConnection, config: Config) -> None:
-    """Write the profile table of every policy when lineage, identifiers or events changed."""
+    """Bring the profile table of every policy up to date when lineage, identifiers or events changed."""
     mark = fingerprint(
         upstream(con, ["profiles.lineage", "profiles.identifiers", "profiles.events"]),
         config.profiles.default,
     )
     if built(con, "profiles.unified") == mark:
         return
+    base = fingerprint(config.profiles.default, touched.last_full(con, "profiles.lineage"))
+    whole = not touched.continues(con, "profiles.unified", base)
+    con.execute(touched.QUEUE)
     with transaction(con):
-        replace_table(con, "temp.profile_facts", FACTS)
+        if not whole:
+            replace_table(con, "temp.touched", f"{touched.noted_query('unified')} union {BUSY}")
+        wanted = "" if whole else "and profile_id in (from temp.touched)"
+        replace_table(con, "temp.profile_facts", facts_query(wanted))
         for policy in config.profiles.policies:
-            replace_table(con, table_of(config, policy), unified_query(config, policy))
-        con.execute("drop table temp.profile_facts")
-        mark_built(con, "profiles.unified", mark)
+            _write(con, config, policy, whole=whole)
+        con.execute("drop table temp.profile_facts; drop table if exists temp.touched")
+        touched.forget(con, "unified")
+        full = mark if whole else touched.last_full(con, "profiles.unified")
+        mark_built(con, "profiles.unified", mark, {"base": base, "full": full})
+
+
+def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool) -> None:
+    table, query = table_of(config, policy), unified_query(config, policy)
+    if whole:
+        replace_table(con, table, query)
+        return
+    con.execute(f"delete from {table} where profile_id in (from temp.touched)")
+    con.execute(f"insert into {table} by name {query}")
 
 
 def unified_query(config: Config, policy: str) -> str:
@@ -71,7 +102,8 @@ def unified_query(config: Config, policy: str) -> str:
     return f"""
         with winners as (
             select profile_id{values} from profiles.lineage
-            where policy = {literal(policy)} and {kept} group by profile_id
+            where policy = {literal(policy)} and {kept} and profile_id in (select profile_id from temp.profile_facts)
+            group by profile_id
         )
         select profile_id, kind, record_count, sources{fields}, identity_map, event_count, last_event_at,
             first_observed_at, last_observed_at, flagged, {literal(policy)} as policy, {version} as policy_version

@@ -1,0 +1,97 @@
+"""Which profiles have to be merged again: those whose nodes, or what these contribute, are not what they were.
+
+A profile follows from what its nodes contribute. A hash of that by node, kept from the run before, shows which
+nodes came, went, moved or changed; a queue carries their profiles through the steps of the stage. A step takes its
+notes away in the transaction that deals with them, so a killed run loses none.
+"""
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.identity.changes import continues, last_full
+from profile_pipeline.profile_ids import MEMBERS
+from profile_pipeline.warehouse import columns_of, literal, quote, replace_table
+
+__all__ = ["QUEUE", "continues", "find_touched", "forget", "last_full", "note_followers", "noted_query"]
+
+STEPS = ("lineage", "unified")
+"""Steps that follow the candidates."""
+QUEUE = """
+create table if not exists profiles.changes (stage text not null, profile_id text not null);
+create table if not exists profiles.contributions (record_key text not null, profile_id text not null, content ubigint not null);
+"""
+UNSEEN = {"record_key", "source_key", "batch", "_file", "_line", "content_hash"}
+"""Columns of records.current that no candidate shows: the same values from another file change no profile."""
+
+
+def find_touched(con: DuckDBPyConnection, *, whole: bool) -> None:
+    """Write temp.touched (grain: one row a profile), bring profiles.contributions up to date and note the steps to follow.
+
+    When everything is computed afresh nobody is touched in particular: temp.touched is empty, and so is the queue.
+    """
+    con.execute(QUEUE)
+    replace_table(con, "temp.contributions_now", contributions_query(con))
+    if whole:
+        replace_table(con, "temp.touched", "select ''::text as profile_id limit 0")
+        con.execute("create or replace table profiles.contributions as from temp.contributions_now")
+        con.execute("delete from profiles.changes")
+    else:
+        _compare(con)
+    con.execute("drop table temp.contributions_now")
+
+
+def _compare(con: DuckDBPyConnection) -> None:
+    replace_table(
+        con,
+        "temp.differing",
+        """select record_key, o.profile_id as old_id, n.profile_id as new_id
+        from profiles.contributions o full join temp.contributions_now n using (record_key)
+        where (o.content, o.profile_id) is distinct from (n.content, n.profile_id)""",
+    )
+    replace_table(
+        con,
+        "temp.touched",
+        "select distinct unnest([old_id, new_id]) as profile_id from temp.differing where true",
+    )
+    con.execute("delete from temp.touched where profile_id is null")
+    con.execute(
+        "delete from profiles.contributions where record_key in (select record_key from temp.differing)"
+    )
+    con.execute(
+        """insert into profiles.contributions
+        select n.* from temp.contributions_now n semi join temp.differing using (record_key)"""
+    )
+    note_followers(con, "from temp.touched")
+    con.execute("drop table temp.differing")
+
+
+def contributions_query(con: DuckDBPyConnection) -> str:
+    """Grain: one row a node of an active profile; `content` is a hash of all that it gives to the profile."""
+    shown = [name for name in columns_of(con, "records.current") if name not in UNSEEN]
+    columns = ", ".join(f"r.{quote(name)}" for name in shown)
+    return f"""
+        select m.record_key, m.profile_id, hash(n.kind, n.source, n.content, c.flagged, {columns}) as content
+        from ({MEMBERS}) m left join identity.nodes n using (record_key) left join identity.clusters c using (record_key)
+        left join records.current r using (record_key)"""
+
+
+def note_followers(con: DuckDBPyConnection, profiles: str) -> None:
+    """Queue the profiles that a query gives for every step that follows the candidates."""
+    for step in STEPS:
+        note(con, step, profiles)
+
+
+def note(con: DuckDBPyConnection, step: str, profiles: str) -> None:
+    """Queue the profiles that a query gives (one column, `profile_id`) for a step."""
+    con.execute(QUEUE)
+    con.execute(f"insert into profiles.changes select distinct {literal(step)}, profile_id from ({profiles})")
+
+
+def noted_query(step: str) -> str:
+    """Grain: one row a queued profile of a step."""
+    return f"select distinct profile_id from profiles.changes where stage = {literal(step)}"
+
+
+def forget(con: DuckDBPyConnection, step: str) -> None:
+    """Take a step's notes away: they have been dealt with, or everything was computed afresh."""
+    con.execute(QUEUE)
+    con.execute("delete from profiles.changes where stage = ?", [step])
