@@ -16,7 +16,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.sheets import LONGEST, Line, read_sheet, write_sheet
+from profile_pipeline.sheets import LONGEST, Line, Problems, read_sheet, write_sheet
 from profile_pipeline.warehouse import records_of, rows, scalar, table_exists, transaction
 
 MATCH, NO_MATCH, WITHDRAWN = "match", "no_match", "withdrawn"
@@ -29,7 +29,6 @@ create table if not exists identity.decisions (
 NEEDED = ("left_key", "right_key", "decision")
 COLUMNS = (*NEEDED, "reason", "author", "decided_at")
 """Columns of a decisions file; the last three may be missing."""
-MOST_PROBLEMS = 10
 CLOCK_SKEW = timedelta(days=1)
 PAIR_ID = "left(sha256(length(left_key) || ':' || left_key || right_key), 12)"
 """SQL of the short name of a pair, the same over all runs: what people type."""
@@ -222,7 +221,7 @@ def import_csv(con: DuckDBPyConnection, path: Path, author: str, *, dry_run: boo
     decided = [
         line for line in lines if line.cells.get("decision", "").strip() or "item_id" not in line.cells
     ]
-    problems = _Problems(path)
+    problems = Problems(path)
     found = {line.number: _row(line, author, problems) for line in decided}
     numbered = {number: row for number, row in found.items() if row}
     _reject_doubles(numbered, problems)
@@ -240,31 +239,7 @@ def import_csv(con: DuckDBPyConnection, path: Path, author: str, *, dry_run: boo
     return Imported(fresh, len(numbered) - fresh, len(lines) - len(decided), waiting)
 
 
-class _Problems:
-    """Mistakes of a file, a line each, in the order of its lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self._found: list[tuple[int, str]] = []
-
-    def add(self, number: int, what: str) -> None:
-        """A mistake in a line, with its fix."""
-        self._found.append((number, what))
-
-    def raise_any(self) -> None:
-        """Raise PipelineError with the first mistakes, if there are any."""
-        if not self._found:
-            return
-        shown = [
-            f"{self._name}: line {number}: {what}" for number, what in sorted(self._found)[:MOST_PROBLEMS]
-        ]
-        more = len(self._found) - len(shown)
-        raise PipelineError(
-            "\n".join([*shown, *([f"{self._name}: {more:,} more lines have mistakes"] if more else [])])
-        )
-
-
-def _row(line: Line, author: str, problems: _Problems) -> Row | None:
+def _row(line: Line, author: str, problems: Problems) -> Row | None:
     cells = line.cells
     left, right = sorted((cells.get("left_key", ""), cells.get("right_key", "")))
     decision = cells.get("decision", "").strip().lower().replace("-", "_").replace(" ", "_")
@@ -298,7 +273,7 @@ def _time(text: str) -> tuple[datetime | None, str]:
     return at, ""
 
 
-def _reject_doubles(numbered: dict[int, Row], problems: _Problems) -> None:
+def _reject_doubles(numbered: dict[int, Row], problems: Problems) -> None:
     """One time holds one decision of a pair; an exact repetition is harmless."""
     first: dict[tuple[str, str, datetime | None], tuple[int, Row]] = {}
     for number, row in numbered.items():
@@ -307,7 +282,7 @@ def _reject_doubles(numbered: dict[int, Row], problems: _Problems) -> None:
             problems.add(number, f"decides the pair of line {earlier} again, differently; keep one of them")
 
 
-def _reject_unfit(con: DuckDBPyConnection, problems: _Problems) -> None:
+def _reject_unfit(con: DuckDBPyConnection, problems: Problems) -> None:
     for (number,) in _unknown_rows(con, "decided_at is null", current=False):
         problems.add(number, "no record ever had one of these keys; correct the key")
     clashing = rows(

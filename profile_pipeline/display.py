@@ -101,6 +101,7 @@ def summary(console: Console, found: "Summary", live: "Generation", warnings: li
             ("duplicates avoided by normalisation", found.duplicates_avoided),
             *((f"links, {kind}", number) for kind, number in found.links.items() if number),
             *((f"profile ids {event.replace('_', ' ')}", n) for event, n in sorted(found.happened.items())),
+            *((name.replace("_", " "), number) for name, number in found.pins.items() if number),
         ],
     )
     if warnings:

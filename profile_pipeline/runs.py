@@ -233,6 +233,15 @@ def relationship_numbers(con: DuckDBPyConnection) -> Numbers:
     return numbers
 
 
+def pin_numbers(con: DuckDBPyConnection) -> Numbers:
+    """Values that stewards have pinned, and pins that the newest batch made retire."""
+    newest = "noted_at = (select max(as_of) from raw.batches)"
+    return {
+        "values_pinned": count(con, "profiles.pinned_values"),
+        "pins_retired": count(con, "profiles.value_pins", f"event = 'retired' and {newest}"),
+    }
+
+
 def policy_numbers(con: DuckDBPyConnection, policy: str) -> Numbers:
     """Conflicts and survivorship under the default policy."""
     won = lineage.survivorship(con, policy)
@@ -268,6 +277,7 @@ class Summary:
     duplicates_avoided: int
     links: dict[str, int]
     happened: dict[str, int]
+    pins: dict[str, int]
 
 
 def summary(con: DuckDBPyConnection, config: Config) -> Summary:
@@ -283,6 +293,7 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
         duplicates_avoided=spelling_numbers(con)["duplicates_avoided_by_normalisation"],
         links=_links(con, config),
         happened=dict(profile_ids.changes(con)),
+        pins=pin_numbers(con),
     )
 
 

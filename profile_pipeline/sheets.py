@@ -21,6 +21,8 @@ FORMULA = re.compile(
 LONGEST = 100_000
 """Characters of a cell; Python's reader refuses more than 131,072."""
 DELIMITERS = ",;\t"
+MOST_PROBLEMS = 10
+"""Mistakes of a file that are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,30 @@ class Line:
 
     number: int
     cells: dict[str, str]
+
+
+class Problems:
+    """Mistakes of a file, a line each, in the order of its lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, number: int, what: str) -> None:
+        """A mistake in a line, with its fix."""
+        self._found.append((number, what))
+
+    def raise_any(self) -> None:
+        """Raise PipelineError with the first mistakes, if there are any."""
+        if not self._found:
+            return
+        shown = [
+            f"{self._name}: line {number}: {what}" for number, what in sorted(self._found)[:MOST_PROBLEMS]
+        ]
+        more = len(self._found) - len(shown)
+        raise PipelineError(
+            "\n".join([*shown, *([f"{self._name}: {more:,} more lines have mistakes"] if more else [])])
+        )
 
 
 def harmless(text: str) -> str:

@@ -6,6 +6,7 @@ Not the pins of ids (`ids pin`). What is shown and exported holds personal data:
 import getpass
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,7 +114,8 @@ def _pinned(made: "Pin", *, dry_run: bool, json_output: bool) -> None:
         as_json({**asdict(made), "dry_run": dry_run})
         return
     last = f" until {made.until_on}" if made.until_on else ""
-    corrects = f"corrects {', '.join(made.corrects)}" if made.corrects else "contradicts no value shown"
+    keys = ", ".join(found["record_key"] for found in made.corrected)
+    corrects = f"corrects {keys}" if keys else "contradicts no value shown"
     end = "dry run: nothing is written" if dry_run else NEXT
     words = f"{made.field} of {made.profile_id} pinned to {_shown(asdict(made))}{last}; {corrects}; {end}"
     display.line(console, words)
@@ -205,3 +207,53 @@ def _show_history(found: list[dict[str, Any]]) -> None:
         for row in found
     ]  # fmt: skip
     display.table(console, headings, rows)
+
+
+@commands.command("export")
+def values_export(
+    file: Annotated[Path, typer.Argument(help="CSV file to write.")],
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Write every pin there ever was and what ended it. The file holds personal data."""
+    with plain_errors():
+        from profile_pipeline.profiles.pin_sheets import export_csv
+
+        with opened(chosen(project)) as con:
+            written = export_csv(con, file)
+        if json_output:
+            as_json({"file": str(file), "rows": written})
+        else:
+            display.line(console, f"{written:,} rows in {file}")
+
+
+@commands.command("import")
+def values_import(
+    file: Annotated[
+        Path, typer.Argument(help="An export, or new pins: profile_id, field, shown, reason, until_on.")
+    ],
+    author: Author = "",
+    project: ProjectFolder = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json_output: AsJson = False,
+) -> None:
+    """Take pins from a file, all or none of them."""
+    with plain_errors():
+        from profile_pipeline.profiles.pin_sheets import import_csv
+
+        where = chosen(project)
+        with opened(where) as con:
+            named = con, load_config(where.rules), file, _author(author)
+            found = import_csv(*named, dry_run=True)
+            if not dry_run and (found.pinned or found.brought_back):
+                confirm(f"write {found.pinned + found.brought_back:,} rows?", yes=yes)
+                import_csv(*named)
+        if json_output:
+            as_json({**asdict(found), "dry_run": dry_run})
+            return
+        end = "dry run: nothing is written" if dry_run else NEXT
+        words = (
+            f"pinned: {found.pinned:,}, brought back: {found.brought_back:,}, known: {found.known:,}; {end}"
+        )
+        display.line(console, words)

@@ -26,6 +26,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             },
             lambda con: candidates.build_candidates(con, config),
             deps=["records.current", MEMBERSHIP],
+            numbers=runs.pin_numbers,
         ),
         table_step(
             config,

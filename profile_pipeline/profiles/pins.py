@@ -35,6 +35,7 @@ from profile_pipeline.warehouse import (
 )
 
 PINNED, WITHDRAWN, REPLACED, RETIRED = "pinned", "withdrawn", "replaced", "retired"
+EVENTS = (PINNED, WITHDRAWN, REPLACED, RETIRED)
 STEWARD = "steward"
 """The source of a pinned value; its record key is `steward:<pin>`."""
 RETIRED_BY = "profile-pipeline"
@@ -53,15 +54,20 @@ STANDING = "temp.standing_pins"
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin as it is written or would be: what it shows, the records it corrects, the pins that it ends."""
+    """A pin as it is written or would be; `corrected` is what sources say otherwise, `replaces` the pins that it ends."""
 
     pin_id: str
     profile_id: str
     field: str
+    value: str | None
     shown: str | None
     cleared: bool
+    field_type: str
+    corrected: list[dict[str, Any]]
     until_on: date | None
-    corrects: tuple[str, ...]
+    author: str
+    reason: str
+    noted_at: datetime
     replaces: tuple[str, ...]
 
 
@@ -86,34 +92,57 @@ def pin(
     It ends earlier pins of the field. Raises PipelineError for a profile or field that is not there, a text that is
     no value of the field, a time that is over, and a missing author or reason.
     """
+    made = prepare(con, config, profile_id, field, text, author, reason, until=until, source=source)
+    if not dry_run:
+        with transaction(con):
+            append(con, made)
+    return made
+
+
+def prepare(
+    con: DuckDBPyConnection,
+    config: Config,
+    profile_id: str,
+    field: str,
+    text: str | None,
+    author: str,
+    reason: str,
+    *,
+    until: date | None = None,
+    source: str | None = None,
+) -> Pin:
+    """The pin that `pin` would write. Raises as that does."""
     con.execute(TABLE)
     _check(con, config, profile_id, field, source)
     _check_words(con, author, reason, until)
     value, shown = (None, None) if text is None else _read(con, config, field, text, source)
     at = _time_of(con, field)
-    corrected = _corrected(con, profile_id, field, shown)
-    earlier = [found["pin_id"] for found in in_effect(con, profile_id, field)]
-    made = Pin(
-        _pin_id(profile_id, field, at),
+    return Pin(
+        pin_id_of(profile_id, field, at),
         profile_id,
         field,
+        value,
         shown,
         text is None,
+        config.attributes[field].type,
+        _corrected(con, profile_id, field, shown),
         until,
-        tuple(found["record_key"] for found in corrected),
-        tuple(earlier),
+        author,
+        reason,
+        at,
+        tuple(found["pin_id"] for found in in_effect(con, profile_id, field)),
     )
-    if not dry_run:
-        with transaction(con):
-            _end(con, earlier, REPLACED, author, f"replaced by {made.pin_id}", at)
-            con.execute(
-                "insert into profiles.value_pins values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null)",
-                [
-                    made.pin_id, PINNED, profile_id, field, value, shown, made.cleared, config.attributes[field].type,
-                    corrected, until, author, reason, at,
-                ],
-            )  # fmt: skip
-    return made
+
+
+def append(con: DuckDBPyConnection, made: Pin) -> None:
+    """Write a pin and the end of those that it replaces."""
+    _end(con, made.replaces, REPLACED, made.author, f"replaced by {made.pin_id}", made.noted_at)
+    columns = {name: value for name, value in vars(made).items() if name != "replaces"}
+    places = ", ".join(f"? as {name}" for name in columns)
+    con.execute(
+        f"insert into profiles.value_pins by name select '{PINNED}' as event, {places}",
+        list(columns.values()),
+    )
 
 
 def _check(
@@ -182,7 +211,8 @@ def _time_of(con: DuckDBPyConnection, field: str) -> datetime:
     return max(now, newest.astimezone(UTC) + timedelta(microseconds=1)) if newest else now
 
 
-def _pin_id(profile_id: str, field: str, at: datetime) -> str:
+def pin_id_of(profile_id: str, field: str, at: datetime) -> str:
+    """The short name of a pin, the same wherever it is imported."""
     return hashlib.sha256(f"{profile_id} {field} {at.isoformat()}".encode()).hexdigest()[:12]
 
 
@@ -330,7 +360,7 @@ def offer_pins(con: DuckDBPyConnection, config: Config) -> int:
     con.execute(
         f"""insert into profiles.candidates by name
         select profile_id, field, value, shown, cleared, '{STEWARD}:' || pin_id as record_key, '{STEWARD}' as source,
-            pinned_at as observed_at, pinned_at as ingested_at, '{STEWARD}' as clock, true as pinned
+            pinned_at as observed_at, pinned_at as ingested_at, '{STEWARD}' as clock, true as valid, true as pinned
         from {IN_EFFECT}"""
     )
     return retired
