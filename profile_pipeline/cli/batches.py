@@ -2,7 +2,7 @@
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,8 +30,8 @@ commands = typer.Typer(no_args_is_help=True, help="What each run took in.")
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of a batch.")]
 Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
 Reason = Annotated[str, typer.Option(help="Why, in words.")]
-SHOWN = ("batch", "as_of", "files", "rows", "current", "superseded", "events", "quarantined", "not_selected",
-         "reverted", "reverted_by", "reverted_because")  # fmt: skip
+FATES = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
+SHOWN = ("batch", "as_of", "files", "rows", *FATES, "reverted_by", "reverted_because")
 
 
 @commands.command("list")
@@ -45,8 +45,17 @@ def batch_list(project: ProjectFolder = None, json_output: AsJson = False) -> No
         if json_output:
             as_json(found)
         else:
-            headings = [name.replace("_", " ") for name in SHOWN]
-            display.table(console, headings, [tuple(entry[name] for name in SHOWN) for entry in found])
+            headings = ["batch", "as of (UTC)", "files", "rows", "what became of them"]
+            display.table(console, headings, [_line(entry) for entry in found])
+
+
+def _line(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Only fates that some row had, so that a line fits a terminal."""
+    fates = ", ".join(f"{entry[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if entry[fate])
+    decided = (
+        f"; taken back by {entry['reverted_by']}: {entry['reverted_because']}" if entry["taken_back"] else ""
+    )
+    return entry["batch"], f"{entry['as_of']:%Y-%m-%d %H:%M}", entry["files"], entry["rows"], fates + decided
 
 
 @commands.command("show")
