@@ -107,7 +107,17 @@ def column_description(config: Config, table: str, column: str) -> str:
     attribute = config.attributes.get(column)
     if attribute and table == "profiles":
         return attribute.description or f"{column.replace('_', ' ').capitalize()} ({attribute.type})."
-    return _descriptions()["common"].get(column, "")
+    return _of_list(config, table, column) or _descriptions()["common"].get(column, "")
+
+
+def _of_list(config: Config, table: str, column: str) -> str:
+    """What the columns mean that a field with `keep: list` has besides its own."""
+    field, _, end = column.rpartition("_")
+    if table != "profiles" or field not in config.attributes:
+        return ""
+    texts = {"all": f"All values of {field} that the policy keeps, best first.",
+             "capped": f"True when there were more values of {field} than the policy keeps."}  # fmt: skip
+    return texts.get(end, "")
 
 
 PUBLISHED_AS = {
@@ -152,7 +162,8 @@ def is_personal(config: Config, table: str, column: str) -> bool:
     stage, _, name = table.partition(".")
     if stage == "raw" and name in config.sources:
         return column in config.sources[name].columns
-    attribute = config.attributes.get(column) if table == "profiles" or stage == "records" else None
+    field = column.removesuffix("_all") if table == "profiles" and column not in config.attributes else column
+    attribute = config.attributes.get(field) if table == "profiles" or stage == "records" else None
     return attribute.personal if attribute else column in PERSONAL
 
 
