@@ -200,10 +200,12 @@ def _value(value: str | None) -> str:
 
 
 def _why(reason: "Reason") -> str:
-    """The winner on a line, others that say the same on one, then a line for each value that lost."""
-    same = [offer.record_key for offer in reason.beaten if offer.same]
-    other = [offer for offer in reason.beaten if not offer.same]
-    lines = [reason.words if reason.pin else f"{_origin(reason)}: {reason.words}"]
+    """The winner on a line, what a list keeps besides, others that say the same on one, then each value that lost."""
+    kept = [f"{_value(offer.value)} of {offer.record_key}" for offer in reason.beaten if offer.kept]
+    same = [offer.record_key for offer in reason.beaten if offer.same and not offer.kept]
+    other = [offer for offer in reason.beaten if not (offer.same or offer.kept)]
+    lines = [f"{_origin(reason)}: {reason.words}" if reason.record_key and not reason.pin else reason.words]
+    lines += [f"kept too: {', '.join(kept[:BEATEN])}{_more(len(kept))}"] if kept else []
     lines += [f"also {', '.join(same[:BEATEN])}{_more(len(same))}"] if same else []
     lines += [f"beat {_value(offer.value)} of {_origin(offer)}: {offer.words}" for offer in other[:BEATEN]]
     return "\n".join([*lines, *([f"and{_more(len(other))}"] if len(other) > BEATEN else [])])

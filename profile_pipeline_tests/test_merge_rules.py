@@ -16,6 +16,7 @@ from profile_pipeline.config.profiles import ProfileRules
 from profile_pipeline.config.wording import explain
 from profile_pipeline.profiles.candidates import build_candidates
 from profile_pipeline.profiles.lineage import build_lineage
+from profile_pipeline.profiles.reasons import reasons
 from profile_pipeline.profiles.unified import build_unified
 from profile_pipeline.warehouse import records_of, rows
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, set_records, warehouse
@@ -256,6 +257,41 @@ def test_a_list_may_not_hide_an_attribute() -> None:
     config = config_of({**FIELDS, "mail_all": "text"}, {"golden": of_field("mail", keep="list")})
     [found] = cross_check(config)
     assert "fields.mail.keep: adds a column `mail_all`, which is there already" in found
+
+
+# ---------------------------------------------------------------- in words
+
+
+def explained(policy: Mapping[str, Any], *records: Mapping[str, Any]) -> Any:
+    config = config_of({"field": "text"}, {"golden": {"fields": {"field": policy}}})
+    with warehouse() as con:
+        set_records(con, config, [{"profile": "p", **record} for record in records])
+        build_candidates(con, config)
+        build_lineage(con, config)
+        return reasons(con, "p", "golden")[0]
+
+
+def test_what_a_list_keeps_besides_is_not_beaten() -> None:
+    found = explained(
+        {"keep": "list", "max": 2, "choose": ["most_recent"]},
+        {"key": "a:1", "field": "one", "at": 3},
+        {"key": "b:1", "field": "two", "at": 2},
+        {"key": "c:1", "field": "three", "at": 1},
+    )
+    assert (found.value, found.conflicts) == ("one", 1)
+    assert [(o.value, o.kept, o.words) for o in found.beaten] == [
+        ("two", True, "kept too"),
+        ("three", False, "no room left in the list"),
+    ]
+
+
+def test_a_field_that_nobody_won_says_why() -> None:
+    found = explained(
+        {"choose": ["unanimous_or_null"]}, {"key": "a:1", "field": "one"}, {"key": "b:1", "field": "two"}
+    )
+    assert (found.value, found.record_key, found.conflicts) == (None, "", 2)
+    assert found.words == "not all records agree, so nothing is shown"
+    assert {offer.words for offer in found.beaten} == {"not all agree"}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.warehouse import records_of, table_exists
 
-SAME = "says the same"
+SAME, KEPT = "says the same", "kept too"
+NOBODY = "not all records agree, so nothing is shown"
 WON = {
     "pin": "pinned",
     "only_record": "the only record with a value",
@@ -30,6 +31,13 @@ WON = {
     "most_precise": "the most precise",
     "most_restrictive": "the most restrictive",
     "better_looking": "better written",
+    "first_non_null": "a value comes before a clear",
+    "valid": "no expectation failed",
+    "trust": "the most trusted",
+    "weighted_vote": "trusted sources say so",
+    "custom": "first by the policy's own expression",
+    "when": "a condition of the policy holds",
+    "fill": "fills a gap of the chosen record",
     "record_key": "a tie, decided by record key",
 }
 """What to say of a winner by the rule that decided; a rule that is not here speaks for itself."""
@@ -47,6 +55,14 @@ LOST = {
     "most_precise": "less precise",
     "most_restrictive": "less restrictive",
     "better_looking": "not so well written",
+    "first_non_null": "a clear",
+    "valid": "an expectation failed",
+    "trust": "less trusted",
+    "weighted_vote": "less trusted sources say so",
+    "custom": "later by the policy's own expression",
+    "when": "a condition of the policy does not hold",
+    "list_full": "no room left in the list",
+    "unanimous_or_null": "not all agree",
     "record_key": "a tie, decided by record key",
 }
 
@@ -69,7 +85,10 @@ class PinnedBy:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a record offered without winning, and why in words; `same` when it says what the profile shows."""
+    """What a record offered besides the winner, and what became of it in words.
+
+    `same`: it says what the profile shows; `kept`: the profile shows it as well, in a list.
+    """
 
     value: str | None
     record_key: str
@@ -77,12 +96,15 @@ class Offer:
     observed_at: datetime | None
     rule: str
     same: bool
+    kept: bool
     words: str
 
 
 @dataclass(frozen=True)
 class Reason:
     """A field as the profile shows it: the value (None: it was cleared), its record, and the rule in words.
+
+    Where nobody won the value is None and there is no record (both names are empty).
 
     `beaten` are all other offers, best first; `conflicts` the number of different values among them that the
     profile does not show. `pin` is there when a steward pinned the value.
@@ -134,9 +156,13 @@ def _explained(pinned: dict[str, PinnedBy], found: list[dict[str, Any]]) -> Iter
     for field, rows in groupby(found, key=lambda row: row["field"]):
         offers = list(rows)
         winner = next((row for row in offers if row["won"]), None)
+        shown = winner["value"] if winner else None
+        others = tuple(_offer(row, shown) for row in offers if row is not winner)
         if winner:
-            others = tuple(_offer(row, winner["value"]) for row in offers if row is not winner)
             yield _reason(field, winner, others, pinned.get(field) if winner["rule"] == "pin" else None)
+        else:
+            values = {_folded(offer.value) for offer in others} - {None}
+            yield Reason(field, None, "", "", None, offers[0]["rule"], NOBODY, others, len(values), None)
 
 
 def _reason(field: str, winner: dict[str, Any], others: tuple[Offer, ...], pin: PinnedBy | None) -> Reason:
@@ -150,15 +176,17 @@ def _reason(field: str, winner: dict[str, Any], others: tuple[Offer, ...], pin: 
         rule,
         pin.words if pin else WON.get(rule, rule.replace("_", " ")),
         others,
-        len({_folded(offer.value) for offer in others} - {_folded(winner["value"]), None}),
+        len({_folded(offer.value) for offer in others if not offer.kept} - {_folded(winner["value"]), None}),
         pin,
     )
 
 
 def _offer(row: dict[str, Any], shown: str | None) -> Offer:
-    same = _folded(row["value"]) == _folded(shown)
-    words = SAME if same else LOST.get(row["rule"], row["rule"].replace("_", " "))
-    return Offer(row["value"], row["record_key"], row["source"], row["observed_at"], row["rule"], same, words)
+    same, kept = _folded(row["value"]) == _folded(shown), row["won"]
+    words = KEPT if kept else SAME if same else LOST.get(row["rule"], row["rule"].replace("_", " "))
+    return Offer(
+        row["value"], row["record_key"], row["source"], row["observed_at"], row["rule"], same, kept, words
+    )
 
 
 def _folded(value: str | None) -> str | None:
