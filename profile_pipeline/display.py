@@ -189,7 +189,8 @@ def evaluation(console: Console, found: "Evaluation", thresholds: Sequence["Thre
 
 def reasons(console: Console, found: Sequence["Reason"]) -> None:
     """Every value of a profile, where it is from and why it won, then what it beat and why that lost."""
-    table(console, ["field", "value", "from, and why"], [(r.field, _value(r.value), _why(r)) for r in found])
+    lines = [(r.field, _value(r.value) if r.record_key else "(nothing)", _why(r)) for r in found]
+    table(console, ["field", "value", "from, and why"], lines)
     in_conflict = sum(reason.conflicts > 0 for reason in found)
     if in_conflict:
         console.print(f"{in_conflict} of {len(found)} fields have other values on offer", highlight=False)

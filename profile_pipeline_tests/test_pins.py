@@ -409,6 +409,35 @@ def test_every_value_says_why_it_is_shown(con: DuckDBPyConnection) -> None:
     assert {offer.words for offer in city.beaten} == {"a steward's pin comes first"}
 
 
+def test_what_shows_nothing_or_several_values_says_so_too(con: DuckDBPyConnection) -> None:
+    fields = {
+        "city": {"choose": ["unanimous_or_null"]},
+        "mail": {"keep": "list", "max": 2, "choose": ["most_recent"]},
+    }
+    group = {"address": {"fields": ["street", "post"], "choose": ["most_recent"]}}
+    kinds = dict.fromkeys(("city", "mail", "street", "post"), "text")
+    config = config_of(kinds, {"golden": {"fields": fields, "groups": group}})
+    merge(
+        con,
+        config,
+        {"key": "a:1", "city": "leds", "mail": "x", "at": 3, "street": "s"},
+        {"key": "b:1", "city": "york", "mail": "y", "at": 2, "post": "LS2"},
+        {"key": "c:1", "mail": "z", "at": 1},
+    )
+    city, mail, post, _ = reasons(con, "p", "golden")
+    assert (city.value, city.words, city.conflicts) == (None, "not all records agree, so nothing is shown", 2)
+    assert [(o.value, o.words, o.kept) for o in mail.beaten] == [
+        ("y", "kept too", True),
+        ("z", "no room left in the list", False),
+    ]
+    assert (mail.value, mail.conflicts) == ("x", 1)
+    assert (post.value, post.words) == (None, "the record that won its group says nothing of it")
+    pin(con, config, "w", "mail")
+    build(con, config)
+    assert (value(con, "mail"), value(con, "mail_all")) == ("w", ["w"])
+    assert not any(laws.profile_problems(con, config).values())
+
+
 # ---------------------------------------------------------------- files
 
 

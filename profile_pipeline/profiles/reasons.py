@@ -15,6 +15,7 @@ from profile_pipeline.warehouse import records_of, table_exists
 
 SAME, KEPT = "says the same", "kept too"
 NOBODY = "not all records agree, so nothing is shown"
+SILENT = "the record that won its group says nothing of it"
 WON = {
     "pin": "pinned",
     "only_record": "the only record with a value",
@@ -162,7 +163,9 @@ def _explained(pinned: dict[str, PinnedBy], found: list[dict[str, Any]]) -> Iter
             yield _reason(field, winner, others, pinned.get(field) if winner["rule"] == "pin" else None)
         else:
             values = {_folded(offer.value) for offer in others} - {None}
-            yield Reason(field, None, "", "", None, offers[0]["rule"], NOBODY, others, len(values), None)
+            rule = offers[0]["rule"]
+            words = NOBODY if rule == "unanimous_or_null" else SILENT
+            yield Reason(field, None, "", "", None, rule, words, others, len(values), None)
 
 
 def _reason(field: str, winner: dict[str, Any], others: tuple[Offer, ...], pin: PinnedBy | None) -> Reason:
