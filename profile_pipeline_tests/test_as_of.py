@@ -32,6 +32,7 @@ def test_as_of_a_batch_equals_what_was_published_then_ids_included(tmp_path: Pat
         )
 
 
+@pytest.mark.slow
 def test_as_of_does_not_count_a_batch_that_was_reverted_since(tmp_path: Path) -> None:
     project = grown(tmp_path / "live", PARTS)
     take_back(project, 2)

@@ -100,7 +100,9 @@ def let_in(project: Project, batch: int) -> None:
 PARTS = [(1, FIRST), (2, BRIDGE), (3, LAST)]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "batch", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_reverted_batch_never_came_ids_included(tmp_path: Path, batch: int) -> None:
     project = grown(tmp_path / "with", PARTS)
     before = published(project)
@@ -146,6 +148,7 @@ def test_decisions_and_models_count_from_when_they_were_made(tmp_path: Path) -> 
     assert states[0] == states[1]
 
 
+@pytest.mark.slow
 def test_a_file_takes_the_place_of_a_reverted_twin_even_when_it_is_gone(tmp_path: Path) -> None:
     project = grown(tmp_path / "with", [(1, FIRST), (2, BRIDGE), (3, BRIDGE), (4, LAST)])
     for path in (project.data / "sources").glob("*_3.*"):
@@ -155,6 +158,7 @@ def test_a_file_takes_the_place_of_a_reverted_twin_even_when_it_is_gone(tmp_path
     assert published(project) == published(grown(tmp_path / "without", [(1, FIRST), (3, BRIDGE), (4, LAST)]))
 
 
+@pytest.mark.slow
 def test_a_killed_replay_leaves_the_warehouse_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
