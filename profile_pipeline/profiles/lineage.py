@@ -125,8 +125,9 @@ def lineage_query(config: Config, name: str, unit: Unit, candidates: str = ALL) 
     if unit.fill:
         # the best record that says anything of the field, a clear included
         rank = "row_number() over (partition by c.profile_id, c.field order by seat)"
-        won = f"{rank} = 1"
-        rule = f"if(seat > 1 and {rank} = 1, 'fill', rule)"
+        # where the rules let no record win there is nothing to fill
+        won = f"({rank} = 1 and bool_or(won) over (partition by c.profile_id))"
+        rule = f"if(seat > 1 and {won}, 'fill', rule)"
     return f"""{_judged_query(offers, rules(config, policy, unit), unit)}
         select {literal(name)} as policy, {policy.version} as policy_version, c.profile_id, c.field, {rank} as rank,
             {won} as won, c.shown as value, c.cleared, c.record_key, c.source, c.observed_at, {rule} as rule
