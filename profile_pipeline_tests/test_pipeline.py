@@ -281,7 +281,7 @@ def test_rollback_makes_the_earlier_generation_live_and_says_what_follows(grown:
 
 @pytest.mark.slow
 def test_a_reverted_batch_is_as_if_it_had_never_come(demo: Finished, grown: Project) -> None:
-    code, text = command(grown, "batch", "revert", "2", "--yes")
+    code, text = command(grown, "batch", "revert", "2", "--reason", "wrong file", "--yes")
     assert code == 0, text
     assert run(grown, "2026-04-03T00:00:00+00:00").success
     with published(live(demo.project)) as before, published(live(grown)) as after:
@@ -360,7 +360,7 @@ def _assert_blocked_until_reverted(project: Project, check: str) -> None:
     assert blocked.startswith("blocked: ")
     assert check in blocked
     assert stays == "the previous generation stays live"
-    assert command(project, "batch", "revert", "2", "--yes")[0] == 0
+    assert command(project, "batch", "revert", "2", "--reason", "refused", "--yes")[0] == 0
     healed = run(project, "2026-04-05T00:00:00+00:00")
     assert healed.success, healed
     assert parquet_hashes(live(project))["profiles.parquet"] == parquet_hashes(before)["profiles.parquet"]
