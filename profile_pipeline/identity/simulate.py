@@ -199,7 +199,7 @@ def _staged_query(config: Config) -> str:
             moment as observed_at, 'source' as clock, false as deleted, '{SOURCE}:' || id as event_key, id as event_id,
             'event' as event_type, null::text as channel, 'UTC' as zone, null::json as payload,
             null::struct(none text) as raw, []::text[] as cleared, coalesce(identifiers, []) as identifiers,
-            md5(id) as content_hash, null::text[] as reasons
+            md5(id) as content_hash, null::text[] as reasons, null::text[] as doubtful
         from named"""
 
 
