@@ -172,7 +172,7 @@ def features_query(config: Config) -> str:
             from cleaned
         )
         select hash(record_key) as unique_id, named.*, split_part(email, '@', 1) as email_local,
-            regexp_replace(email_local, '[^0-9]', '', 'g') as email_digits, formal_names
+            regexp_replace(email_local, '[^0-9]+', '', 'g') as email_digits, formal_names
         from named left join temp.nicknames on nickname = split_part(given, ' ', 1)"""
 
 
