@@ -45,8 +45,10 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
             from identity.groups g left join temp.attached a using (record_key)
             where g.record_key in (from temp.rewritten)
         )
-        select record_key, min(record_key) over same, count(*) over same, bool_or(flagged) over same
-        from placed window same as (partition by place)"""
+        select record_key, cluster_key, cluster_size, flagged
+        from (select place, record_key from placed) join (
+            select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
+            from placed group by place) using (place)"""
     )
     con.execute("create or replace table identity.attachments as from temp.attached")
     if not whole:

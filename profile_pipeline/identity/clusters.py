@@ -212,12 +212,10 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     at_limit = f"from cut_table where reason = {literal(LIMIT_BROKEN)}"
     con.execute(
         f"""insert into identity.groups
-        with labelled as (
-            select record_key, component, first, n in (select l {at_limit} union select r {at_limit}) as cut
-            from numbered left join refined using (n)
-        )
-        select record_key, min(record_key) over same, bool_or(cut) over same from labelled
-        window same as (partition by component, first)"""
+        select record_key, component, false from numbered anti join refined using (n)
+        union all
+        select record_key, min(record_key) over same, bool_or(n in (select l {at_limit} union select r {at_limit})) over same
+        from numbered join refined using (n) window same as (partition by first)"""
     )
     con.unregister("cut_table")
 
