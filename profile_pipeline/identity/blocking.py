@@ -146,8 +146,9 @@ def write_changed_keys(
     their block grew over a cap or shrank below it; `keys` holds all keys of every changed record.
     """
     work.execute(f"create or replace table keys {KEYS}")
+    replace_table(work, "own_features", f"select * from {features} semi join changed using (unique_id)")
     for number, rule in enumerate(rules):
-        _insert_base(work, number, rule, features, "unique_id in (select unique_id from changed)")
+        _insert_base(work, number, rule, "own_features")
     replace_table(
         work,
         "others",
@@ -177,7 +178,8 @@ def write_changed_keys(
         semi join rekeyed using (unique_id) anti join keys using (base, unique_id)"""
     )
     work.execute("insert into changed from rekeyed")
-    work.execute("drop table others; drop table regrouped; drop table rekeyed")
+    for table in ("own_features", "others", "regrouped", "rekeyed"):
+        work.execute(f"drop table {table}")
 
 
 def _insert_base(
@@ -185,13 +187,12 @@ def _insert_base(
     number: int,
     rule: BlockingRule,
     features: str,
-    where: str = "true",
     met: str = "",
 ) -> None:
     """Add to `keys` the keys of one rule, not refined yet; `met` is a clause over `own` (base, unique_id)."""
     work.execute(
         f"""insert into keys with own as (
-            select {_key(number, rule, 0)} as base, unique_id from {features} where {_present(rule)} and {where}
+            select {_key(number, rule, 0)} as base, unique_id from {features} where {_present(rule)}
         )
         select {number}, base, base, unique_id from own {met}"""
     )
@@ -246,12 +247,8 @@ def _refine(
         f"select rule, base, if(o.key is null, k.key, null) as key, unique_id from large k"
         f" left join ({_over(rules, caps, -1)}) o using (key)",
     )
-    replace_table(
-        work,
-        table,
-        f"select * from {table} anti join (select distinct base from large) using (base) union all select * from large",
-    )
-    work.execute("drop table large")
+    work.execute(f"delete from {table} where base in (select base from large)")
+    work.execute(f"insert into {table} from large; drop table large")
 
 
 def _cap_of(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
@@ -321,6 +318,6 @@ def pairs_query(left: str, right: str, condition: str) -> str:
     The smaller hash is the left side, so that a pair reads the same whoever came first.
     """
     return f"""
-        select min(a.rule)::text as match_key, least(a.unique_id, b.unique_id) as join_key_l,
+        select min(a.rule) as match_key, least(a.unique_id, b.unique_id) as join_key_l,
             greatest(a.unique_id, b.unique_id) as join_key_r
         from {left} a join {right} b on a.key = b.key and {condition} group by 2, 3"""

@@ -57,7 +57,7 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
     replace_table(
         work,
         "unfound",
-        f"""select '0' as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
+        f"""select 0 as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
         from piece_members a join piece_members b on a.label = b.label and a.unique_id < b.unique_id
         anti join (
             select least(hash(left_key), hash(right_key)) as low, greatest(hash(left_key), hash(right_key)) as high

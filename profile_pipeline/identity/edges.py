@@ -234,7 +234,7 @@ def _write_edges(scope: Scope, threshold: float) -> None:
     if scope.matches:
         names = [rule.name for rule in scope.model.rules(scope.config)] if scope.model else []
         listed = ", ".join(literal(f"found by {name}") for name in names)
-        evidence = f"[{listed}][match_key::integer + 1]" if names else "'found by an own rule'"
+        evidence = f"[{listed}][match_key + 1]" if names else "'found by an own rule'"
         work.execute(
             f"insert into new_edges {_edges_query(scope, 'scored', threshold, evidence, closure=False)}"
         )

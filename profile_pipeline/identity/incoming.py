@@ -243,7 +243,7 @@ def _write_pairs(work: DuckDBPyConnection, config: Config, model: Model, databas
         replace_table(
             work,
             "found",
-            f"""select min(k.rule)::text as match_key, b.unique_id
+            f"""select min(k.rule) as match_key, b.unique_id
             from {database}.identity.blocking_keys b join own_keys k on b.key = k.key group by b.unique_id""",
         )
     else:

@@ -34,7 +34,7 @@ def estimate_missed(work: DuckDBPyConnection, model: Model, names: list[str]) ->
     replace_table(
         work,
         "missed_pairs",
-        f"""select a.rule::text as match_key, least(a.unique_id, b.unique_id) as join_key_l,
+        f"""select a.rule as match_key, least(a.unique_id, b.unique_id) as join_key_l,
             greatest(a.unique_id, b.unique_id) as join_key_r
         from dropped a join dropped b on a.rule = b.rule and a.base = b.base and b.place = a.place % a.size + 1
         where a.unique_id <> b.unique_id
@@ -45,7 +45,7 @@ def estimate_missed(work: DuckDBPyConnection, model: Model, names: list[str]) ->
     shares = dict(
         rows(
             work,
-            f"""select m.match_key::integer, avg(if(s.join_key_l is null, {probability_query("m.match_weight")}, 0))
+            f"""select m.match_key, avg(if(s.join_key_l is null, {probability_query("m.match_weight")}, 0))
             from missed_scored m left join scored s using (join_key_l, join_key_r) group by 1""",
         )
     )

@@ -13,7 +13,7 @@ from profile_pipeline.identity.linker import make_linker, quiet_splink, register
 from profile_pipeline.warehouse import replace_table, scalar
 
 Settings = dict[str, Any]
-SCORED = "(match_key text, join_key_l ubigint, join_key_r ubigint, match_weight double, relief double)"
+SCORED = "(match_key smallint, join_key_l ubigint, join_key_r ubigint, match_weight double, relief double)"
 """Grain: one row a pair; `relief` is what a shared household explains, in bits, already taken off the weight."""
 MOST_AT_ONCE = 20_000_000
 """Pairs scored in one query: every query reads all records, more pairs make a larger result before the floor cuts it."""

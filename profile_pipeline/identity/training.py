@@ -230,7 +230,7 @@ def own_pairs_query(wanted: Settings, touched: str = "") -> str:
         for number, rule in enumerate(wanted["blocking_rules_to_generate_predictions"])
     )
     return (
-        "select min(rule)::text as match_key, left_id as join_key_l, right_id as join_key_r"
+        "select min(rule)::smallint as match_key, left_id as join_key_l, right_id as join_key_r"
         f" from ({found or 'select 0 as rule, 0::ubigint as left_id, 0::ubigint as right_id limit 0'}) group by 2, 3"
     )
 
@@ -250,7 +250,7 @@ def _random_pairs(work: DuckDBPyConnection) -> None:
         f"""with ring as (
             select unique_id, row_number() over (order by hash('random', unique_id), unique_id) - 1 as place from features
         )
-        select '{RANDOM}' as match_key, least(a.unique_id, b.unique_id) as join_key_l,
+        select {RANDOM}::smallint as match_key, least(a.unique_id, b.unique_id) as join_key_l,
             greatest(a.unique_id, b.unique_id) as join_key_r
         from ring a cross join (select unnest(generate_series(1, {steps})) as step)
         join ring b on b.place = (a.place + step) % {size} where a.place < {RANDOM_PAIRS}""",
@@ -276,9 +276,7 @@ def _patterns(
     table = predicted(work, named, pairs, features="involved")
     names = [comparison["output_column_name"] for comparison in wanted["comparisons"]]
     columns = ", ".join(f"(-round({quote(f'mw_{name}')}) - 1)::tinyint" for name in names)
-    found = rows(
-        work, f"select match_key::integer, {columns}, count(*) from {table} group by all order by all"
-    )
+    found = rows(work, f"select match_key, {columns}, count(*) from {table} group by all order by all")
     work.execute(f"drop table {table}")
     matrix = np.array(found, dtype=np.int64).reshape(len(found), len(names) + 2)
     return matrix[:, 0], matrix[:, 1:-1], matrix[:, -1].astype(np.float64)
