@@ -367,7 +367,9 @@ def as_in(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-SETTINGS = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @SETTINGS

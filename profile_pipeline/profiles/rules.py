@@ -144,7 +144,8 @@ def _trust(ranking: Ranking, at: str) -> str:
         return f"case when {score} > 0 and {at} is not null then {faded} else {LAST} end"
     if ranking.zero_after_days:
         age = f"(epoch({AS_OF}) - epoch({at})) / {86_400 * ranking.zero_after_days!r}"
-        return f"coalesce(-{score} * greatest(0, 1 - greatest(0, {age})), 0)"
+        # greatest() skips what is missing: without the guard a value without a time would be fresh for ever
+        return f"if({at} is null, 0, -{score} * greatest(0, 1 - greatest(0, {age})))"
     return f"-{score}"
 
 
