@@ -265,6 +265,8 @@ def test_a_list_may_not_hide_an_attribute() -> None:
 def explained(policy: Mapping[str, Any], *records: Mapping[str, Any]) -> Any:
     config = config_of({"field": "text"}, {"golden": {"fields": {"field": policy}}})
     with warehouse() as con:
+        con.execute("create or replace table raw.batches (batch integer, as_of timestamptz)")
+        con.execute("insert into raw.batches values (1, ?)", [BEGIN + 9 * DAY])
         set_records(con, config, [{"profile": "p", **record} for record in records])
         build_candidates(con, config)
         build_lineage(con, config)
@@ -292,6 +294,15 @@ def test_a_field_that_nobody_won_says_why() -> None:
     assert (found.value, found.record_key, found.conflicts) == (None, "", 2)
     assert found.words == "not all records agree, so nothing is shown"
     assert {offer.words for offer in found.beaten} == {"not all agree"}
+
+
+def test_a_value_without_a_time_has_faded_where_trust_falls_to_nothing() -> None:
+    found = explained(
+        {"choose": ["trust"], "trust": {"a": 0.1, "b": 0.9}, "decay": {"zero_after_days": 3650}},
+        {"key": "a:1", "field": "one", "at": 1},
+        {"key": "b:1", "field": "two", "at": None},
+    )
+    assert found.value == "one"
 
 
 if __name__ == "__main__":
