@@ -38,7 +38,8 @@ class Clock:
 def in_own_process(command: list[str], limit: float, folder: Path | None = None) -> dict[str, Any]:
     """Result of a command: what it printed, `status`, `peak_rss_mb`; `reason` when it did not succeed.
 
-    `limit` in seconds. Peak memory is that of the largest single process among it and its children.
+    `limit` in seconds. Peak memory is that of the largest single process among it and its children. The kernel counts
+    what the asking process held when it started the command, so that one has to be small.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True, cwd=folder)
