@@ -162,7 +162,8 @@ def test_diff_counts_changed_people(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("batch", "revert", 2), ("publish", "rollback"), ("publish", "rollback", 1)]
+    "arguments",
+    [("batch", "revert", 2, "--reason", "wrong file"), ("publish", "rollback"), ("publish", "rollback", 1)],
 )
 def test_a_dry_run_and_a_no_change_nothing(project: Project, arguments: tuple[object, ...]) -> None:
     before = state_of(project)

@@ -1,6 +1,5 @@
 """Commands about batches: what each run took in, taking one back, and the profiles as they were."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +8,11 @@ import typer
 from profile_pipeline import display
 from profile_pipeline.cli.shell import (
     AsJson,
+    Author,
     DryRun,
     ProjectFolder,
     Quiet,
+    Reason,
     Yes,
     as_json,
     chosen,
@@ -19,6 +20,7 @@ from profile_pipeline.cli.shell import (
     console,
     opened,
     plain_errors,
+    who,
 )
 from profile_pipeline.config.load import load_config
 from profile_pipeline.errors import PipelineError
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(no_args_is_help=True, help="What each run took in.")
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of a batch.")]
-Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
-Reason = Annotated[str, typer.Option(help="Why, in words.")]
 FATES = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
 SHOWN = ("batch", "as_of", "files", "rows", *FATES, "reverted_by", "reverted_because")
 
@@ -97,12 +97,14 @@ def batch_revert(
                 raise PipelineError(
                     f"batch {number} has no loaded files; `profile-pipeline batch list` shows batches"
                 )
+            _ask_why(reason, dry_run=dry_run)
             display.table(console, ["file", "rows"], files)
             _say(found)
             if dry_run:
+                display.line(console, "dry run: nothing is written")
                 return
             confirm(f"take these {len(files)} files of batch {number} back?", yes=yes)
-            revert(con, number, author or getpass.getuser(), reason)
+            revert(con, number, who(author), reason)
         display.line(console, "reverted; next: profile-pipeline run")
 
 
@@ -120,12 +122,21 @@ def batch_restore(
         from profile_pipeline.batches import effect, restore
 
         with opened(chosen(project)) as con:
-            _say(effect(con, number))
+            found = effect(con, number)
+            _ask_why(reason, dry_run=dry_run)
+            _say(found)
             if dry_run:
+                display.line(console, "dry run: nothing is written")
                 return
             confirm(f"let batch {number} count again?", yes=yes)
-            restore(con, number, author or getpass.getuser(), reason)
+            restore(con, number, who(author), reason)
         display.line(console, "restored; next: profile-pipeline run")
+
+
+def _ask_why(reason: str, *, dry_run: bool) -> None:
+    """Before anything is shown or asked: it is part of the decision."""
+    if not dry_run and not reason.strip():
+        raise PipelineError("say why: --reason '...'; it is kept with the batch")
 
 
 def _say(effect: "Effect") -> None:
@@ -134,7 +145,7 @@ def _say(effect: "Effect") -> None:
         console,
         f"batch {effect.batch}: {effect.rows:,} rows; now {effect.current_records:,} current records in"
         f" {effect.profiles:,} profiles; its runs gave out {effect.new_profile_ids:,} profile ids;"
-        f" the next run goes through {effect.replayed_batches} later batches again",
+        f" later batches to go through again in the next run: {effect.replayed_batches}",
     )
 
 

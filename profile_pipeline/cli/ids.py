@@ -1,6 +1,5 @@
 """Commands about profile ids: their history, where people are now, pins, and changes that wait for approval."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,8 +7,10 @@ import typer
 from profile_pipeline import display
 from profile_pipeline.cli.shell import (
     AsJson,
+    Author,
     DryRun,
     ProjectFolder,
+    Reason,
     Yes,
     as_json,
     chosen,
@@ -17,6 +18,7 @@ from profile_pipeline.cli.shell import (
     console,
     opened,
     plain_errors,
+    who,
 )
 
 if TYPE_CHECKING:
@@ -94,8 +96,8 @@ def ids_successors(profile: Profile, project: ProjectFolder = None, json_output:
 def ids_pin(
     profile: Profile,
     record: Annotated[str, typer.Argument(metavar="RECORD", help="Record key, `source:key`.")],
-    author: Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")] = "",
-    reason: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    author: Author = "",
+    reason: Reason = "",
     project: ProjectFolder = None,
 ) -> None:
     """Tie an id to a record: from the next run on it goes where the record goes."""
@@ -103,7 +105,7 @@ def ids_pin(
         from profile_pipeline.profile_ids import pin
 
         with opened(chosen(project)) as con:
-            pin(con, profile, record, author or getpass.getuser(), reason)
+            pin(con, profile, record, who(author), reason)
         display.line(console, f"pinned; {NEXT}")
 
 

@@ -3,7 +3,6 @@
 What is shown and exported holds personal data: that is what a steward decides by.
 """
 
-import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +14,10 @@ from profile_pipeline import display
 from profile_pipeline.cli.shell import (
     PROBLEM,
     AsJson,
+    Author,
     DryRun,
     ProjectFolder,
+    Reason,
     Yes,
     as_json,
     chosen,
@@ -24,6 +25,7 @@ from profile_pipeline.cli.shell import (
     console,
     opened,
     plain_errors,
+    who,
 )
 from profile_pipeline.config.load import load_config
 from profile_pipeline.errors import PipelineError
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 NEXT = "next: profile-pipeline run"
 PAIR = "records"
 """Column with both records of a pair, one below the other."""
-Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
-Reason = Annotated[str, typer.Option(help="Why, in words.")]
 Items = Annotated[list[str] | None, typer.Argument(metavar="[ITEM]...", help="Items of `review list`.")]
 From = Annotated[Path | None, typer.Option("--from", help="File with an item a line.")]
 Records = Annotated[
@@ -166,7 +166,7 @@ def review_decide(
         decision = decisions.MATCH if match else decisions.NO_MATCH
         with opened(chosen(project)) as con:
             pairs = _pairs(con, items or [], source, records or [])
-            written = decisions.decide(con, pairs, decision, _author(author), reason, dry_run=dry_run)
+            written = decisions.decide(con, pairs, decision, who(author), reason, dry_run=dry_run)
         _done({"decision": decision, "pairs": written}, dry_run=dry_run, json_output=json_output)
 
 
@@ -188,10 +188,10 @@ def review_withdraw(
 
         with opened(chosen(project)) as con:
             pairs = _pairs(con, items or [], source, records or [])
-            written = decisions.withdraw(con, pairs, _author(author), reason, dry_run=True)
+            written = decisions.withdraw(con, pairs, who(author), reason, dry_run=True)
             if not dry_run:
                 confirm(f"take {written:,} decisions back?", yes=yes)
-                decisions.withdraw(con, pairs, _author(author), reason)
+                decisions.withdraw(con, pairs, who(author), reason)
         _done({"decision": decisions.WITHDRAWN, "pairs": written}, dry_run=dry_run, json_output=json_output)
 
 
@@ -224,15 +224,6 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _author(author: str) -> str:
-    if author:
-        return author
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise PipelineError("this computer does not say who you are; give --author") from None
-
-
 def _done(found: dict[str, Any], *, dry_run: bool, json_output: bool) -> None:
     if json_output:
         as_json({**found, "dry_run": dry_run})
@@ -262,12 +253,12 @@ def review_unmerge(
 
         keys = [*records, *(more or [])]
         with opened(chosen(project)) as con:
-            found = decisions.unmerge(con, profile, keys, _author(author), reason, dry_run=True)
+            found = decisions.unmerge(con, profile, keys, who(author), reason, dry_run=True)
             if not dry_run:
                 confirm(
                     f"separate {found.separated} from {found.rest} records ({found.no_match} pairs)?", yes=yes
                 )
-                decisions.unmerge(con, profile, keys, _author(author), reason)
+                decisions.unmerge(con, profile, keys, who(author), reason)
         _done(asdict(found), dry_run=dry_run, json_output=json_output)
 
 
@@ -320,10 +311,10 @@ def review_import(
         from profile_pipeline import decisions
 
         with opened(chosen(project)) as con:
-            found = decisions.import_csv(con, file, _author(author), dry_run=True)
+            found = decisions.import_csv(con, file, who(author), dry_run=True)
             if not dry_run and found.written:
                 confirm(f"write {found.written:,} decisions?", yes=yes)
-                decisions.import_csv(con, file, _author(author))
+                decisions.import_csv(con, file, who(author))
         _done(asdict(found), dry_run=dry_run, json_output=json_output)
 
 

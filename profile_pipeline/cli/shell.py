@@ -1,5 +1,6 @@
 """What every command shares: the terminal, options, plain errors, the project and its warehouse."""
 
+import getpass
 import json
 import sys
 from collections.abc import Generator
@@ -21,6 +22,8 @@ PROBLEM, PENDING, BUSY = 1, 2, 75
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
+Reason = Annotated[str, typer.Option(help="Why, in words.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
 ProjectFolder = Annotated[
     Path | None,
@@ -68,3 +71,13 @@ def opened(project: Project) -> Generator[Any]:
         raise PipelineError("no run yet; `profile-pipeline run` makes the first one")
     with run_lock(project.state), connect(project.database) as con:
         yield con
+
+
+def who(author: str) -> str:
+    """The author of a decision: as given, else the user of this computer. Raises where there is neither."""
+    if author:
+        return author
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise PipelineError("this computer does not say who you are; give --author") from None

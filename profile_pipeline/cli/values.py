@@ -3,7 +3,6 @@
 Not the pins of ids (`ids pin`). What is shown and exported holds personal data: that is what a steward corrects.
 """
 
-import getpass
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -14,8 +13,10 @@ import typer
 from profile_pipeline import display
 from profile_pipeline.cli.shell import (
     AsJson,
+    Author,
     DryRun,
     ProjectFolder,
+    Reason,
     Yes,
     as_json,
     chosen,
@@ -23,6 +24,7 @@ from profile_pipeline.cli.shell import (
     console,
     opened,
     plain_errors,
+    who,
 )
 from profile_pipeline.config.load import load_config
 from profile_pipeline.errors import PipelineError
@@ -36,7 +38,6 @@ Profile = Annotated[
     typer.Argument(metavar="PROFILE", help="Profile id, active or retired, record key or any identifier."),
 ]
 Field = Annotated[str, typer.Argument(metavar="FIELD", help="Profile field.")]
-Author = Annotated[str, typer.Option(help="Who decides; default: the user of this computer.")]
 
 commands = typer.Typer(no_args_is_help=True, help="Values that stewards pin, before every rule.")
 
@@ -49,7 +50,7 @@ def values_pin(
         str | None, typer.Argument(metavar="[VALUE]", help="Written as a source would; `--` before a minus.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Instead of a value: show none.")] = False,
-    reason: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    reason: Reason = "",
     until: Annotated[str, typer.Option(metavar="DATE", help="Last day on which it holds.")] = "",
     author: Author = "",
     source: Annotated[
@@ -68,7 +69,7 @@ def values_pin(
         where = chosen(project)
         with opened(where) as con:
             config = load_config(where.rules)
-            named = con, config, _profile_id(con, config, profile), field, text, _author(author), reason
+            named = con, config, _profile_id(con, config, profile), field, text, who(author), reason
             made = pins.pin(*named, until=last, source=source, dry_run=True)
             if not dry_run:
                 if made.replaces:
@@ -100,15 +101,6 @@ def _profile_id(con: Any, config: Any, text: str) -> str:  # noqa: ANN401
     return find_profile(con, config, text)
 
 
-def _author(author: str) -> str:
-    if author:
-        return author
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise PipelineError("this computer does not say who you are; give --author") from None
-
-
 def _pinned(made: "Pin", *, dry_run: bool, json_output: bool) -> None:
     if json_output:
         as_json({**asdict(made), "dry_run": dry_run})
@@ -134,7 +126,7 @@ def _by(pin: dict[str, Any]) -> str:
 def values_unpin(
     profile: Profile,
     field: Field,
-    reason: Annotated[str, typer.Option(help="Why, in words.")] = "",
+    reason: Reason = "",
     author: Author = "",
     project: ProjectFolder = None,
     dry_run: DryRun = False,
@@ -148,12 +140,12 @@ def values_unpin(
         where = chosen(project)
         with opened(where) as con:
             profile_id = _profile_id(con, load_config(where.rules), profile)
-            found = pins.withdraw(con, profile_id, field, _author(author), reason, dry_run=True)
+            found = pins.withdraw(con, profile_id, field, who(author), reason, dry_run=True)
             if not dry_run:
                 if not json_output:
                     display.line(console, f"pinned to {_shown(found[0])} by {_by(found[0])}")
                 confirm("take this pin away?", yes=yes)
-                pins.withdraw(con, profile_id, field, _author(author), reason)
+                pins.withdraw(con, profile_id, field, who(author), reason)
         if json_output:
             as_json({"withdrawn": found, "dry_run": dry_run})
         else:
@@ -244,7 +236,7 @@ def values_import(
 
         where = chosen(project)
         with opened(where) as con:
-            named = con, load_config(where.rules), file, _author(author)
+            named = con, load_config(where.rules), file, who(author)
             found = import_csv(*named, dry_run=True)
             if not dry_run and (found.pinned or found.brought_back):
                 confirm(f"write {found.pinned + found.brought_back:,} rows?", yes=yes)
