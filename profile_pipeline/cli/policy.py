@@ -61,7 +61,8 @@ def policy_list(project: ProjectFolder = None, json_output: AsJson = False) -> N
         if json_output:
             as_json(found)
             return
-        headings = ["policy", "", "version", "method", "clock", "state", "description"]
+        # what it is for and its clock are in `policy show`: a line fits a terminal
+        headings = ["policy", "", "version", "method", "state"]
         rows = [
             (p["policy"], "default" if p["default"] else "", *(p[name] for name in headings[2:]))
             for p in found

@@ -18,6 +18,9 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
+ACTIVITY = """
+    select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
+    from profiles.events where profile_id is not null group by profile_id"""
 FACTS = f"""
     with members as ({MEMBERS} {{wanted}}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
@@ -27,10 +30,7 @@ FACTS = f"""
             bool_or(c.flagged) as flagged
         from members m join identity.nodes n using (record_key) join identity.clusters c using (record_key)
         left join records.current r using (record_key) group by m.profile_id
-    ), activity as (
-        select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
-        from profiles.events semi join members using (profile_id) group by profile_id
-    ), identities as (
+    ), activity as (from ({ACTIVITY}) semi join members using (profile_id)), identities as (
         select profile_id, map_from_entries(list(struct_pack(k := namespace, v := vs) order by namespace))
             as identity_map
         from (select profile_id, namespace, list(value order by value) as vs
@@ -40,9 +40,6 @@ FACTS = f"""
     select facts.*, identity_map, coalesce(event_count, 0) as event_count, last_event_at
     from facts left join identities using (profile_id) left join activity using (profile_id)"""
 """What is the same under every policy."""
-ACTIVITY = """
-    select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
-    from profiles.events where profile_id is not null group by profile_id"""
 BUSY = f"""
     select profile_id from ({ACTIVITY}) a full join profiles.unified u using (profile_id)
     where coalesce(a.event_count, 0) <> coalesce(u.event_count, 0) or a.last_event_at is distinct from u.last_event_at"""
