@@ -254,6 +254,16 @@ def mark_built(con: DuckDBPyConnection, name: str, mark: str, noted: dict[str, A
     )
 
 
+def continues(con: DuckDBPyConnection, table: str, base: str) -> bool:
+    """Whether a table was last written by this code under the same rules, so that only changes have to be looked at."""
+    return bool(base) and built(con, table) is not None and facts(con, table).get("base") == base
+
+
+def last_full(con: DuckDBPyConnection, table: str) -> str:
+    """The fingerprint of the last time a table was computed as a whole: part of the base of what follows it."""
+    return facts(con, table).get("full", "")
+
+
 def upstream(con: DuckDBPyConnection, names: Iterable[str]) -> list[str | None]:
     """Fingerprints of the tables a stage reads, in order."""
     return [built(con, name) for name in names]

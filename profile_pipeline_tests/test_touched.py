@@ -8,11 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.profiles import pins, touched
+from profile_pipeline.profiles import pins
 from profile_pipeline.profiles.candidates import build_candidates
 from profile_pipeline.profiles.lineage import build_lineage
 from profile_pipeline.profiles.unified import build_unified, table_of
-from profile_pipeline.warehouse import rows, scalar
+from profile_pipeline.warehouse import (
+    last_full,
+    rows,
+    scalar,
+)
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, set_records, touch, warehouse
 
 Record = Mapping[str, Any]
@@ -78,14 +82,14 @@ def test_only_touched_profiles_are_merged_again() -> None:
     with warehouse() as con:
         deliver(con, config, {"a:1": ann, "b:1": {"profile": "q", "given_name": "Bob"}})
         build(con, config)
-        first = touched.last_full(con, "profiles.unified")
+        first = last_full(con, "profiles.unified")
         for table in ("candidates", "lineage", "unified"):
             # a mark that only a row that is written again can lose
             con.execute(f"alter table profiles.{table} add column old boolean default true")
             con.execute(f"alter table profiles.{table} alter column old drop default")
         deliver(con, config, {"a:1": {**ann, "city": "Bath"}, "b:1": {"profile": "q", "given_name": "Bob"}})
         build(con, config)
-        assert first == touched.last_full(con, "profiles.unified") != ""
+        assert first == last_full(con, "profiles.unified") != ""
         for table in ("candidates", "lineage", "unified"):
             marked = f"select distinct profile_id, coalesce(old, false) from profiles.{table} order by 1"
             assert rows(con, marked) == [("p", False), ("q", True)], table
@@ -114,10 +118,10 @@ def test_a_pin_touches_its_profile() -> None:
         con.execute("insert into raw.batches values (1, ?)", [BEGIN])
         deliver(con, config, state)
         build(con, config)
-        first = touched.last_full(con, "profiles.unified")
+        first = last_full(con, "profiles.unified")
         pins.pin(con, config, "p", "city", "Wells", "me", "asked")
         build(con, config)
-        assert first == touched.last_full(con, "profiles.unified")
+        assert first == last_full(con, "profiles.unified")
         cities = "select profile_id, city from profiles.unified order by 1"
         assert rows(con, cities) == [("p", "Wells"), ("q", "York")]
         found = contents(con, config)

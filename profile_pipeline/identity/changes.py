@@ -6,7 +6,7 @@ notes away in the transaction that deals with them. So nothing is lost or done t
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import built, facts, literal
+from profile_pipeline.warehouse import literal
 
 TABLE = "create table if not exists identity.changes (stage text not null, record_key text not null)"
 
@@ -27,13 +27,3 @@ def forget(con: DuckDBPyConnection, stage: str) -> None:
     """Take a stage's notes away: they have been dealt with, or everything was computed afresh."""
     con.execute(TABLE)
     con.execute("delete from identity.changes where stage = ?", [stage])
-
-
-def continues(con: DuckDBPyConnection, table: str, base: str) -> bool:
-    """Whether a table was last written by this code under the same rules, so that only changes have to be looked at."""
-    return bool(base) and built(con, table) is not None and facts(con, table).get("base") == base
-
-
-def last_full(con: DuckDBPyConnection, table: str) -> str:
-    """The fingerprint of the last time a table was computed as a whole: part of the base of what follows it."""
-    return facts(con, table).get("full", "")

@@ -17,7 +17,9 @@ from profile_pipeline.identity.components import MOST_IN_PIECE
 from profile_pipeline.identity.refine import LIMIT_BROKEN, Bounds, Component, refine
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     quote,
@@ -54,11 +56,11 @@ Cut = tuple[int, int, str]
 
 def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
     """Write identity.clusters and identity.cut_links when links, nodes or limits changed."""
-    base = fingerprint(limits(config), _size(config), changes.last_full(con, "identity.edges"))
+    base = fingerprint(limits(config), _size(config), last_full(con, "identity.edges"))
     mark = fingerprint(upstream(con, ["identity.nodes", "identity.edges"]), base)
     if built(con, "identity.clusters") == mark:
         return
-    whole = not changes.continues(con, "identity.clusters", base)
+    whole = not continues(con, "identity.clusters", base)
     con.execute(changes.TABLE)
     with transaction(con):
         if whole:
@@ -71,7 +73,7 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         attach_lone_identities(con, config, whole=whole)
         con.execute("drop table numbered; drop table gone; drop table refined")
         changes.forget(con, "clusters")
-        full = mark if whole else changes.last_full(con, "identity.clusters")
+        full = mark if whole else last_full(con, "identity.clusters")
         noted = {
             "base": base,
             "full": full,

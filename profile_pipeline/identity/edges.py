@@ -23,9 +23,11 @@ from profile_pipeline.identity.scoring import SCORED, probability_query, score_p
 from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.warehouse import (
     built,
+    continues,
     database_name,
     facts,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     replace_table,
@@ -79,7 +81,7 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
     mark = fingerprint(inputs, decisions.fingerprint_of(con), base)
     if built(con, "identity.edges") == mark:
         return
-    whole = not changes.continues(con, "identity.edges", base)
+    whole = not continues(con, "identity.edges", base)
     with scratch(con) as work:
         con.execute(changes.TABLE)
         for name, statement in TABLES.items():
@@ -90,7 +92,7 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
         noted = _compute(scope)
         with transaction(con):
             _write(con, scope)
-            full = mark if whole else changes.last_full(con, "identity.edges")
+            full = mark if whole else last_full(con, "identity.edges")
             kept = {} if whole else facts(con, "identity.edges")
             noted |= expected_quality(con)
             mark_built(con, "identity.edges", mark, {**kept, **noted, "base": base, "full": full})
@@ -103,7 +105,7 @@ def _base(con: DuckDBPyConnection, config: Config, model: Model | None) -> str:
         matching.model_dump(),
         {name: space.model_dump() for name, space in config.namespaces.items()},
         model and model.model_id,
-        [changes.last_full(con, f"identity.{name}") for name in ("nodes", "features")],
+        [last_full(con, f"identity.{name}") for name in ("nodes", "features")],
     )
 
 

@@ -17,7 +17,9 @@ from profile_pipeline.identity.generic import CONTESTED
 from profile_pipeline.records import normalise
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     quote,
@@ -59,12 +61,12 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         _sources(config),
         _types(config),
         normalise.VERSION,
-        changes.last_full(con, "identity.nodes"),
+        last_full(con, "identity.nodes"),
     )
     mark = fingerprint(upstream(con, ["records.current", "identity.generic_values"]), base)
     if built(con, "identity.features") == mark:
         return
-    whole = not changes.continues(con, "identity.features", base)
+    whole = not continues(con, "identity.features", base)
     con.execute(changes.TABLE)
     with transaction(con):
         replace_table(con, "temp.suspended", suspended_query(config))
@@ -80,7 +82,7 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         for table in ("changed", "inputs", "suspended", "nicknames"):
             con.execute(f"drop table temp.{table}")
         changes.forget(con, "features")
-        full = mark if whole else changes.last_full(con, "identity.features")
+        full = mark if whole else last_full(con, "identity.features")
         mark_built(con, "identity.features", mark, {"base": base, "full": full})
 
 

@@ -9,8 +9,10 @@ from profile_pipeline.identity.fields import IDENTIFYING, match_fields
 from profile_pipeline.identity.generic import first_fields, generic_query
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
     fixed_query,
+    last_full,
     mark_built,
     quote,
     replace_table,
@@ -48,7 +50,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
     mark = fingerprint(upstream(con, ["records.current", "records.events"]), base)
     if built(con, "identity.nodes") == mark:
         return
-    whole = not changes.continues(con, "identity.nodes", base)
+    whole = not continues(con, "identity.nodes", base)
     with transaction(con):
         _write_identifiers(con, config)
         replace_table(con, "temp.nodes_now", _nodes_query(config))
@@ -58,7 +60,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         else:
             _update(con, config)
         con.execute("drop table person_namespaces; drop table temp.nodes_now")
-        full = mark if whole else changes.last_full(con, "identity.nodes")
+        full = mark if whole else last_full(con, "identity.nodes")
         mark_built(con, "identity.nodes", mark, {"base": base, "full": full})
         mark_built(con, "identity.identifiers", mark)
         mark_built(con, "identity.generic_values", mark)

@@ -10,7 +10,15 @@ from profile_pipeline.profile_ids import churn, proposal
 from profile_pipeline.profile_ids.causes import caused, circumstances, find_causes, last_circumstances
 from profile_pipeline.profile_ids.revision import write_revision
 from profile_pipeline.profile_ids.tables import MEMBERSHIP, create_tables
-from profile_pipeline.warehouse import built, fingerprint, mark_built, rows, transaction
+from profile_pipeline.warehouse import (
+    built,
+    continues,
+    fingerprint,
+    last_full,
+    mark_built,
+    rows,
+    transaction,
+)
 
 
 def assign_profile_ids(
@@ -24,11 +32,11 @@ def assign_profile_ids(
     create_tables(con)
     pins = rows(con, "select profile_id, record_key from identity.pins order by profile_id")
     mark = fingerprint(built(con, "identity.clusters"), pins)
-    base = changes.last_full(con, "identity.clusters")
+    base = last_full(con, "identity.clusters")
     if built(con, MEMBERSHIP) == mark and not churn.pending(con):
         return
     with transaction(con):
-        proposal.propose(con, config, known=changes.continues(con, MEMBERSHIP, base), everything=everything)
+        proposal.propose(con, config, known=continues(con, MEMBERSHIP, base), everything=everything)
         effect = churn.effect_of(con, config)
         lines = churn.over_limits(effect, config.identity.churn)
         if proposal.changes_something(con):

@@ -9,7 +9,9 @@ from profile_pipeline.profiles import pins, touched
 from profile_pipeline.records.normalise import clean_query
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     replace_table,
@@ -35,7 +37,7 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "profiles.candidates") == mark:
         return
     base = fingerprint(survivors, {name: a.type for name, a in config.attributes.items()}, duckdb.__version__)
-    whole = not touched.continues(con, "profiles.candidates", base)
+    whole = not continues(con, "profiles.candidates", base)
     with transaction(con):
         touched.find_touched(con, whole=whole)
         if whole:
@@ -52,7 +54,7 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
             touched.note_followers(con, REPINNED)
             con.execute("drop table temp.pinned_before")
         con.execute("drop table temp.touched")
-        full = mark if whole else touched.last_full(con, "profiles.candidates")
+        full = mark if whole else last_full(con, "profiles.candidates")
         mark_built(con, "profiles.candidates", mark, {"base": base, "full": full})
 
 

@@ -21,7 +21,9 @@ from profile_pipeline.profiles.lists import rule_cases, seat_query, won_query
 from profile_pipeline.profiles.rules import AS_OF, Rules, Unit, beside, listed, rules
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     replace_table,
@@ -41,11 +43,11 @@ TABLE = """create or replace table profiles.lineage (
 def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
     """Bring profiles.lineage up to date for every policy when candidates or policies changed."""
     rules_now = config.profiles.model_dump(), _clock_hand(con, config)
-    base = fingerprint(rules_now, touched.last_full(con, "profiles.candidates"))
+    base = fingerprint(rules_now, last_full(con, "profiles.candidates"))
     mark = fingerprint(built(con, "profiles.candidates"), rules_now)
     if built(con, "profiles.lineage") == mark:
         return
-    whole = not touched.continues(con, "profiles.lineage", base)
+    whole = not continues(con, "profiles.lineage", base)
     con.execute(touched.QUEUE)
     with transaction(con):
         if whole:
@@ -59,7 +61,7 @@ def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
         if not whole:
             con.execute(f"drop table {TOUCHED}")
         touched.forget(con, "lineage")
-        full = mark if whole else touched.last_full(con, "profiles.lineage")
+        full = mark if whole else last_full(con, "profiles.lineage")
         mark_built(con, "profiles.lineage", mark, {"base": base, "full": full})
 
 

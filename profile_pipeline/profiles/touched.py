@@ -7,11 +7,8 @@ notes away in the transaction that deals with them, so a killed run loses none.
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.changes import continues, last_full
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.warehouse import columns_of, literal, quote, replace_table
-
-__all__ = ["QUEUE", "continues", "find_touched", "forget", "last_full", "note_followers", "noted_query"]
 
 STEPS = ("lineage", "unified")
 """Steps that follow the candidates."""

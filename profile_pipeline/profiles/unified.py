@@ -10,7 +10,9 @@ from profile_pipeline.profiles.lists import FULL, list_columns, rule_of, winner_
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
     built,
+    continues,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     replace_table,
@@ -64,8 +66,8 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
     )
     if built(con, "profiles.unified") == mark:
         return
-    base = fingerprint(config.profiles.default, touched.last_full(con, "profiles.lineage"))
-    whole = not touched.continues(con, "profiles.unified", base)
+    base = fingerprint(config.profiles.default, last_full(con, "profiles.lineage"))
+    whole = not continues(con, "profiles.unified", base)
     con.execute(touched.QUEUE)
     with transaction(con):
         if not whole:
@@ -76,7 +78,7 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
             _write(con, config, policy, whole=whole)
         con.execute("drop table temp.profile_facts; drop table if exists temp.touched")
         touched.forget(con, "unified")
-        full = mark if whole else touched.last_full(con, "profiles.unified")
+        full = mark if whole else last_full(con, "profiles.unified")
         mark_built(con, "profiles.unified", mark, {"base": base, "full": full})
 
 
