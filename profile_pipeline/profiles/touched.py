@@ -8,16 +8,16 @@ notes away in the transaction that deals with them, so a killed run loses none.
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.profile_ids import MEMBERS
-from profile_pipeline.warehouse import columns_of, literal, quote, replace_table
+from profile_pipeline.warehouse import literal, replace_table
 
-STEPS = ("lineage", "unified")
+FOLLOW_EVENTS = ("unified", "computed", "audiences")
+"""Steps that look again at a profile whose events changed."""
+STEPS = ("lineage", *FOLLOW_EVENTS)
 """Steps that follow the candidates."""
 QUEUE = """
 create table if not exists profiles.changes (stage text not null, profile_id text not null);
 create table if not exists profiles.contributions (record_key text not null, profile_id text not null, content ubigint not null);
 """
-UNSEEN = {"record_key", "source_key", "batch", "_file", "_line", "content_hash"}
-"""Columns of records.current that no candidate shows: the same values from another file change no profile."""
 
 
 def find_touched(con: DuckDBPyConnection, *, whole: bool) -> None:
@@ -26,7 +26,7 @@ def find_touched(con: DuckDBPyConnection, *, whole: bool) -> None:
     When everything is computed afresh nobody is touched in particular: temp.touched is empty, and so is the queue.
     """
     con.execute(QUEUE)
-    replace_table(con, "temp.contributions_now", contributions_query(con))
+    replace_table(con, "temp.contributions_now", contributions_query())
     if whole:
         replace_table(con, "temp.touched", "select ''::text as profile_id limit 0")
         con.execute("create or replace table profiles.contributions as from temp.contributions_now")
@@ -61,19 +61,30 @@ def _compare(con: DuckDBPyConnection) -> None:
     con.execute("drop table temp.differing")
 
 
-def contributions_query(con: DuckDBPyConnection) -> str:
-    """Grain: one row a node of an active profile; `content` is a hash of all that it gives to the profile."""
-    shown = [name for name in columns_of(con, "records.current") if name not in UNSEEN]
-    columns = ", ".join(f"r.{quote(name)}" for name in shown)
+def contributions_query() -> str:
+    """Grain: one row a node of an active profile; `content` is a hash of all that it gives to the profile.
+
+    What a record shows follows from what its row says and from the rules of its source; other rules begin afresh.
+    Of nodes without a record the identifiers count, and of every node whether its cluster is flagged.
+    """
     return f"""
-        select m.record_key, m.profile_id, hash(n.kind, n.source, n.content, c.flagged, {columns}) as content
-        from ({MEMBERS}) m left join identity.nodes n using (record_key) left join identity.clusters c using (record_key)
+        select m.record_key, m.profile_id,
+            hash(r.content_hash, r.observed_at, r.clock, r.ingested_at, r.doubtful, n.content, c.flagged) as content
+        from ({MEMBERS}) m
+        left join (select record_key, content from identity.nodes where kind <> 'record') n using (record_key)
+        left join (select record_key, flagged from identity.clusters where flagged) c using (record_key)
         left join records.current r using (record_key)"""
 
 
 def note_followers(con: DuckDBPyConnection, profiles: str) -> None:
     """Queue the profiles that a query gives for every step that follows the candidates."""
     for step in STEPS:
+        note(con, step, profiles)
+
+
+def note_events(con: DuckDBPyConnection, profiles: str) -> None:
+    """Queue the profiles that a query gives, whose events changed, for every step that looks at events."""
+    for step in FOLLOW_EVENTS:
         note(con, step, profiles)
 
 
