@@ -32,12 +32,15 @@ from profile_pipeline.warehouse import (
     rows,
     scalar,
     settings,
+    vacuum,
 )
 
 STORAGE_VERSION = "v1.5.0"
 """Analysts' DuckDB clients of the 1.x line can open the file."""
 DATABASE = "profiles.duckdb"
 MANIFEST = "manifest.json"
+GENERATIONS_BETWEEN_VACUUMS = 20
+"""Small changes leave the room of deleted rows in the warehouse; giving it back costs more than such a change."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def publish(con: DuckDBPyConnection, config: Config, project: Project, checks: d
     building.rename(folder)
     point_to(project, folder)
     _remove_old(project, config.publication.keep_generations)
+    if number % GENERATIONS_BETWEEN_VACUUMS == 0:
+        vacuum(con)
     return Generation(number, folder, manifest)
 
 

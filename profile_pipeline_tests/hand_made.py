@@ -149,7 +149,7 @@ def set_records(con: DuckDBPyConnection, config: Config, records: Sequence[Mappi
     raw = ", ".join(f"{name} text" for name in fields)
     con.execute(
         f"""create or replace table records.current (record_key text, source text, source_key text, observed_at timestamptz,
-        clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, cleared text[],
+        clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text, cleared text[],
         field_times map(text, timestamptz), doubtful text[]{columns}, raw struct({raw}))"""
     )
     con.execute(
@@ -179,11 +179,11 @@ def _add_record(con: DuckDBPyConnection, fields: list[str], record: Mapping[str,
     }
     at = record.get("at", 0)
     con.execute(
-        f"""insert into records.current values (?, ?, ?, ?, 'source', ?, 1, 1, 1, ?,
+        f"""insert into records.current values (?, ?, ?, ?, 'source', ?, 1, 1, 1, ?, ?,
         map(?::text[], ?::timestamptz[]), ?{", ?" * len(fields)}, ?)""",
         [
             key, name, source_key, None if at is None else BEGIN + at * DAY, BEGIN + record.get("ingested", 0) * DAY,
-            record.get("cleared", []), list(times), list(times.values()),
+            repr(sorted(record.items())), record.get("cleared", []), list(times), list(times.values()),
             record.get("doubtful"), *values, written,
         ],
     )  # fmt: skip

@@ -256,6 +256,17 @@ def test_retention_keeps_the_newest_and_never_removes_the_live_one(project: Proj
     assert ([g.number for g in generations(project)], live_number(project)) == ([4, 3], 4)
 
 
+def test_deleted_rows_give_their_room_back_now_and_then(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(publish, "vacuum", asked.append)
+    monkeypatch.setattr(publish, "GENERATIONS_BETWEEN_VACUUMS", 3)
+    for change in "abcd":
+        publish_now(project, change=change, parquet=False)
+    assert (live_number(project), len(asked)) == (5, 1)
+
+
 def test_a_half_removed_generation_does_not_count(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_now(project, change="a")
 

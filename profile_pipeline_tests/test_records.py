@@ -230,12 +230,15 @@ def test_patch_keeps_what_a_later_version_does_not_mention(project, run_core):
     assert core.rows(STATE) == [("1", "ann", "fox", "ann@x.com", "first")]
     times = core.one("select field_times from records.current")
     assert (times["given_name"].month, times["family_name"].month) == (1, 2)
+    told = core.one("select content_hash from records.current")
     project.deliver(
         place,
         "crm_2.csv",
         csv_rows(("1", "", "", "", "between", "2026-01-15"), ("1", "", "Old", "", "", "2025-01-01")),
     )
-    assert run_core(place).rows(STATE) == [("1", "ann", "fox", "ann@x.com", "between")]
+    core = run_core(place)
+    assert core.rows(STATE) == [("1", "ann", "fox", "ann@x.com", "between")]
+    assert core.one("select content_hash from records.current") != told, "a version before the newest counts"
 
 
 def test_patch_clears_by_a_declared_text(project, run_core):

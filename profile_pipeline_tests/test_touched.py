@@ -8,14 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.profiles import pins
+from profile_pipeline.profiles import pins, touched
 from profile_pipeline.profiles.candidates import build_candidates
 from profile_pipeline.profiles.lineage import build_lineage
 from profile_pipeline.profiles.unified import build_unified, table_of
 from profile_pipeline.warehouse import (
     last_full,
+    literal,
     rows,
     scalar,
+    table_exists,
 )
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, set_records, touch, warehouse
 
@@ -51,9 +53,13 @@ def build(con: DuckDBPyConnection, config: Config) -> None:
 def deliver(
     con: DuckDBPyConnection, config: Config, state: Mapping[str, Record], events: Sequence[str] = ()
 ) -> None:
+    before = rows(con, "from profiles.events") if table_exists(con, "profiles.events") else []
     set_records(con, config, [{"key": key, **record} for key, record in state.items()])
-    for number, profile in enumerate(events):
-        con.execute("insert into profiles.events values (?, ?)", [profile, BEGIN + number * DAY])
+    now = [(profile, BEGIN + number * DAY) for number, profile in enumerate(events)]
+    for event in now:
+        con.execute("insert into profiles.events values (?, ?)", event)
+    for profile, _ in set(before) ^ set(now):  # as the timeline does
+        touched.note_events(con, f"select {literal(profile)} as profile_id")
 
 
 def contents(con: DuckDBPyConnection, config: Config) -> dict[str, list[Any]]:
@@ -94,6 +100,21 @@ def test_only_touched_profiles_are_merged_again() -> None:
         for table in ("candidates", "lineage", "unified"):
             marked = f"select distinct profile_id, coalesce(old, false) from profiles.{table} order by 1"
             assert rows(con, marked) == [("p", False), ("q", True)], table
+
+
+def test_other_rules_of_a_source_begin_afresh() -> None:
+    """They can give other values to rows that say the same."""
+    config = config_of(FIELDS, POLICIES)
+    state = {"a:1": {"profile": "p", "given_name": "Ann"}}
+    with warehouse() as con:
+        deliver(con, config, state)
+        build(con, config)
+        first = last_full(con, "profiles.candidates")
+        elsewhere = config.sources["a"].model_copy(update={"country": "DE"})
+        config = config.model_copy(update={"sources": {**config.sources, "a": elsewhere}})
+        deliver(con, config, state)
+        build(con, config)
+        assert first != last_full(con, "profiles.candidates")
 
 
 def test_events_alone_touch_their_profile() -> None:

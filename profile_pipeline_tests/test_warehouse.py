@@ -24,6 +24,7 @@ from profile_pipeline.warehouse import (
     scrubbed,
     table_exists,
     transaction,
+    vacuum,
 )
 
 
@@ -105,6 +106,24 @@ def test_a_trial_sees_its_own_transactions_and_leaves_nothing(con):
     with transaction(con):
         con.execute("insert into raw.t values (3)")
     assert count(con, "raw.t") == 2
+
+
+def test_only_a_vacuum_writes_tables_again_after_small_deletions(con):
+    replace_table(con, "records.many", "select i from range(300_000) t(i)")
+    con.execute("checkpoint")
+    con.execute("delete from records.many where i % 2 = 0")
+    con.execute("checkpoint")
+    assert _row_groups(con, "records.many") == 3
+    vacuum(con)
+    assert _row_groups(con, "records.many") == 2
+    con.execute("delete from records.many where i % 3 = 0")
+    con.execute("checkpoint")
+    assert _row_groups(con, "records.many") == 2
+    assert scalar(con, "select sum(i) from records.many") == sum(i for i in range(300_000) if i % 2 and i % 3)
+
+
+def _row_groups(con, table):
+    return scalar(con, f"select count(distinct row_group_id) from pragma_storage_info('{table}')")
 
 
 def test_scratch_space_sees_the_warehouse_and_vanishes(con, tmp_path):

@@ -7,6 +7,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.profiles import pins, touched
 from profile_pipeline.records.normalise import clean_query
+from profile_pipeline.records.staging import rules_fingerprint
 from profile_pipeline.warehouse import (
     built,
     continues,
@@ -36,7 +37,11 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
     mark = _mark(con, config, survivors)
     if built(con, "profiles.candidates") == mark:
         return
-    base = fingerprint(survivors, {name: a.type for name, a in config.attributes.items()}, duckdb.__version__)
+    base = fingerprint(
+        {name: rules_fingerprint(config, name) for name in survivors},
+        {name: a.type for name, a in config.attributes.items()},
+        duckdb.__version__,
+    )
     whole = not continues(con, "profiles.candidates", base)
     with transaction(con):
         touched.find_touched(con, whole=whole)

@@ -114,14 +114,18 @@ def _patched_query(name: str, source: Source) -> str:
     cleared = ", ".join(f"case when w__{f} is not null and w__{f}.v is null then '{f}' end" for f in fields)
     times = ", ".join(f"{{'k': '{f}', 'v': w__{f}.t}}" for f in fields)
     doubtful = ", ".join(f"case when w__{f}.d then '{f}' end" for f in fields)
-    newest = ", ".join(f"arg_max({column}, n) as {column}" for column in (*FIXED, "content_hash"))
+    newest = ", ".join(f"arg_max({column}, n) as {column}" for column in FIXED)
+    # every version has a say in the fields
+    said = (
+        "md5(string_agg(concat_ws('|', content_hash, observed_at, doubtful), ' ' order by n)) as content_hash"
+    )
     return f"""
         with ordered as (
             select *, row_number() over (partition by source_key order by {NEWEST}) as n from {_versions(name)}
         ), alive as (
             select *, coalesce(max(n) filter (deleted) over (partition by source_key), 0) as died from ordered
         ), folded as (
-            select {newest.replace("arg_max(source_key, n) as source_key", "source_key")}{winners},
+            select {newest.replace("arg_max(source_key, n) as source_key", "source_key")}{winners}, {said},
                 list_sort(list_distinct(flatten(list(identifiers)))) as identifiers
             from alive where n > died group by source_key
         )
