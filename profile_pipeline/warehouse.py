@@ -135,15 +135,13 @@ def rolled_back(con: DuckDBPyConnection) -> Generator[None]:
 
 @contextmanager
 def scratch(con: DuckDBPyConnection) -> Generator[DuckDBPyConnection]:
-    """A cursor whose default database is a throw-away file: large intermediates never touch the warehouse.
+    """A cursor whose default database is a throw-away one: large intermediates never touch the warehouse.
 
+    It lives in memory, which saves compressing what is read once; what exceeds the limit spills like any result.
     Tables of the warehouse are visible as `warehouse.<schema>.<table>`.
     """
-    [(temp,)] = con.execute("select current_setting('temp_directory')").fetchall()
-    path = Path(temp) / "scratch.duckdb"
-    _remove_database(path)
     cursor = con.cursor()
-    cursor.execute(f"attach '{quote_text(path)}' as scratch")
+    cursor.execute("attach ':memory:' as scratch")
     try:
         cursor.execute("use scratch")
         yield cursor
@@ -151,12 +149,6 @@ def scratch(con: DuckDBPyConnection) -> Generator[DuckDBPyConnection]:
         cursor.execute(f"use {quote(database_name(con))}")
         cursor.execute("detach scratch")
         cursor.close()
-        _remove_database(path)
-
-
-def _remove_database(path: Path) -> None:
-    for file in (path, path.with_name(path.name + ".wal")):
-        file.unlink(missing_ok=True)
 
 
 def database_name(con: DuckDBPyConnection) -> str:

@@ -132,9 +132,24 @@ def test_scratch_space_sees_the_warehouse_and_vanishes(con, tmp_path):
     with scratch(con) as work:
         replace_table(work, "s", f"select * from {quote(name)}.raw.t")
         assert scalar(work, "select a from s") == 1
-        assert (tmp_path / "state" / "tmp" / "scratch.duckdb").exists()
-    assert not (tmp_path / "state" / "tmp" / "scratch.duckdb").exists()
     assert not table_exists(con, "main.s")
+    assert "scratch" not in {each for (each,) in rows(con, "select database_name from duckdb_databases()")}
+
+
+def test_scratch_space_larger_than_the_memory_goes_to_the_private_folder(con, tmp_path):
+    con.execute("set memory_limit = '60MB'")
+    with scratch(con) as work:
+        work.execute(
+            "create table large as select md5(i::text) as a, md5((-i)::text) as b from range(1_500_000) t(i)"
+        )
+        assert _spilled(tmp_path), "it fitted into memory"
+        assert scalar(work, "select count(distinct a) from large") == 1_500_000
+    assert not _spilled(tmp_path)
+
+
+def _spilled(folder):
+    """Bytes of spill files; an empty one says who owns them."""
+    return sum(file.stat().st_size for file in (folder / "state" / "tmp").iterdir())
 
 
 @pytest.mark.parametrize(
