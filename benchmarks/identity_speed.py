@@ -21,7 +21,7 @@ import held_back
 import worlds
 from exports import export_features, export_links, export_records
 from judge import judge
-from measured import Clock, in_own_process, print_result, this_script, threads, write_results
+from measured import Clock, add_results, in_own_process, print_result, this_script, threads
 from stages import force_rebuild, load_heavy_libraries, run_identity
 
 from profile_pipeline.config.load import load_config
@@ -53,7 +53,7 @@ def main() -> None:
         else:
             found |= compare_systems(folder, Path(temporary), arguments.system)
     if arguments.json:
-        _add(arguments.json, str(arguments.records), found)
+        add_results(arguments.json, str(arguments.records), found)
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,12 +72,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _add(path: Path, size: str, found: dict[str, Any]) -> None:
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept[size] = {**kept.get(size, {}), **found}
-    write_results(path, dict(sorted(kept.items(), key=lambda item: int(item[0]))))
 
 
 def _step(work: str, *paths: object) -> dict[str, Any]:

@@ -104,6 +104,13 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
+def add_results(path: Path, size: str, found: dict[str, Any]) -> None:
+    """Results of one size beside those of other sizes, in the order of sizes."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept[size] = {**kept.get(size, {}), **found}
+    write_results(path, dict(sorted(kept.items(), key=lambda item: int(item[0]))))
+
+
 def this_script(script: str, *arguments: object) -> list[str]:
     """A command that runs a script of this folder again with other arguments."""
     return [sys.executable, str(Path(script).resolve()), *(str(argument) for argument in arguments)]

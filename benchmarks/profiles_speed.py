@@ -16,7 +16,7 @@ import held_back
 import worlds
 from duckdb import DuckDBPyConnection
 from identity_speed import LIMIT
-from measured import Clock, in_own_process, print_result, this_script, threads, write_results
+from measured import Clock, add_results, in_own_process, print_result, this_script, threads
 from stages import load_heavy_libraries, run_identity
 
 from profile_pipeline.config.load import Config, load_config
@@ -55,7 +55,7 @@ def main() -> None:
     if not found["equal"]:
         raise SystemExit("the changed state differs from the rebuild")
     if arguments.json:
-        write_results(arguments.json, found)
+        add_results(arguments.json, str(arguments.records), found)
 
 
 def _step(work: str, *paths: object) -> dict[str, Any]:

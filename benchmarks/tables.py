@@ -51,7 +51,7 @@ def tables(results: Path) -> dict[str, str]:
         "accuracy": ("accuracy", accuracy_table), "calibration": ("accuracy", calibration_table),
         "rivals": ("rivals", rivals_table), "rivals-cost": ("rivals", rivals_cost_table),
         "speed": ("speed", speed_table), "incremental": ("speed", incremental_table),
-        "churn": ("churn", churn_table),
+        "churn": ("churn", churn_table), "profiles": ("profiles", profiles_table),
     }  # fmt: skip
     found = {}
     for name, (file, make) in makers.items():
@@ -177,6 +177,31 @@ def incremental_table(found: Json) -> str:
     titles = [
         "records", "delivered", "new / changed / deleted", "seconds", "full run", "rebuild with the same model",
         "share of a full run", "same clusters and ids",
+    ]  # fmt: skip
+    return markdown(titles, lines) if lines else UNMEASURED
+
+
+def profiles_table(found: Json) -> str:
+    """Merge policies: everything, the same without losers in the lineage, and a change of 1 %."""
+    steps = {
+        "full": "all profiles, every candidate in the lineage", "winners_only": "all profiles, winners only",
+        "change": "1 % of the records changed", "rebuild": "the same state merged afresh",
+    }  # fmt: skip
+    lines = []
+    for by_size in found.values():
+        whole = by_size["full"]["total"]
+        for step, words in steps.items():
+            done = by_size[step]
+            seconds = [f"{done['seconds'][stage]:.1f}" for stage in ("candidates", "lineage", "unified")]
+            lines.append(
+                [
+                    f"{by_size['records']:,}", words, f"{done['rows']:,}", *seconds, f"{done['total']:.1f}",
+                    f"{done['total'] / whole:.0%}", f"{done['peak_rss_mb'] / 1024:.2f}",
+                ]
+            )  # fmt: skip
+    titles = [
+        "records", "merged", "lineage rows", "candidates s", "lineage s", "unified s", "together s",
+        "share of all profiles", "peak GiB",
     ]  # fmt: skip
     return markdown(titles, lines) if lines else UNMEASURED
 
