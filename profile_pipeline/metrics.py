@@ -15,12 +15,12 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-FATES = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
+FATES = ("current", "superseded", "events", "expired", "quarantined", "not_selected", "reverted")
 
 
 def build_row_fates(con: DuckDBPyConnection, config: Config) -> None:
     """Write metrics.row_fates: the conservation law by source and batch, one row for each."""
-    mark = fingerprint(upstream(con, ["records.current", "records.events", "records.quarantine"]), 2)
+    mark = fingerprint(upstream(con, ["records.current", "records.events", "records.quarantine"]), 3)
     if built(con, "metrics.row_fates") == mark:
         return
     with transaction(con):
@@ -30,7 +30,7 @@ def build_row_fates(con: DuckDBPyConnection, config: Config) -> None:
         )
         values = [(s, b, d, *(f[name] for name in FATES)) for s, b, d, f in fates(con, config)]
         if values:
-            con.executemany("insert into metrics.row_fates values (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            con.executemany(f"insert into metrics.row_fates values (?, ?, ?{', ?' * len(FATES)})", values)
         mark_built(con, "metrics.row_fates", mark)
 
 

@@ -99,11 +99,18 @@ def clock_numbers(con: DuckDBPyConnection) -> Numbers:
 
 
 def event_numbers(con: DuckDBPyConnection) -> Numbers:
-    """Events by attribution, and repeated deliveries."""
+    """Events by attribution, repeated deliveries, events that came late, and those older than their source keeps them."""
     found = dict(rows(con, "select attribution, count(*) from records.event_subjects group by 1"))
-    repeated = scalar(con, "select coalesce(sum(deliveries - 1), 0) from records.events")
+    repeated, late = rows(
+        con, "select coalesce(sum(deliveries - 1), 0), count(*) filter (late) from records.events"
+    )[0]
     names = ("stated", "inferred", "pseudonymous")
-    return {**{f"events_{n}": found.get(n, 0) for n in names}, "repeated_deliveries": int(repeated)}
+    return {
+        **{f"events_{n}": found.get(n, 0) for n in names},
+        "repeated_deliveries": int(repeated),
+        "late_events": late,
+        "expired_events": count(con, "records.expired_events"),
+    }
 
 
 def quarantine_numbers(con: DuckDBPyConnection) -> Numbers:

@@ -24,8 +24,9 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
 from profile_pipeline.profile_ids import assign_profile_ids
+from profile_pipeline.records import event_changes
 from profile_pipeline.records.current import identifiers_query
-from profile_pipeline.warehouse import connect, mark_built, replace_table, rows, scalar
+from profile_pipeline.warehouse import connect, literal, mark_built, replace_table, rows, scalar
 from profile_pipeline_tests.worlds import quick_folder
 
 FIELDS = {
@@ -117,9 +118,8 @@ def warehouse(path: Path, config: Config) -> Iterator[DuckDBPyConnection]:
         con.execute(
             f"""create table records.current (record_key text, source text, observed_at timestamptz,
                 identifiers struct(namespace text, value text, raw text)[]{columns});
-            create table records.event_subjects (event_key text, subject text, attribution text);
             create table records.events (event_key text, occurred_at timestamptz,
-                identifiers struct(namespace text, value text, raw text)[]);
+                identifiers struct(namespace text, value text, raw text)[], subject text, attribution text);
             create table raw.batches (batch integer, as_of timestamptz)"""
         )
         con.execute(model.TABLES)
@@ -157,15 +157,14 @@ def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
             )
     replace_table(con, "records.identifiers", identifiers_query())
     for name, (space, value) in change.events.items():
-        con.execute("delete from records.event_subjects where event_key = ?", [name])
-        con.execute("delete from records.events where event_key = ?", [name])
+        own = f"from records.events where event_key = {literal(name)}"
+        event_changes.note(con, "nodes", f"select subject as key {own}")
+        con.execute(f"delete {own}")
         con.execute(
-            "insert into records.event_subjects values (?, ?, 'stated')", [name, f"event:{space}={value}"]
+            "insert into records.events values (?, null, [{'namespace': ?, 'value': ?, 'raw': ?}], ?, 'stated')",
+            [name, space, value, value, f"event:{space}={value}"],
         )
-        con.execute(
-            "insert into records.events values (?, null, [{'namespace': ?, 'value': ?, 'raw': ?}])",
-            [name, space, value, value],
-        )
+        event_changes.note(con, "nodes", f"select subject as key {own}")
     con.execute(decisions.TABLES)
     for left, right, what in change.decided:
         newest = scalar(con, "select coalesce(max(decision_id), 0) + 1 from identity.decisions")

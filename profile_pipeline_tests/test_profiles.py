@@ -519,11 +519,7 @@ def test_identifiers_and_events_of_each_profile(con: DuckDBPyConnection) -> None
     con.execute(
         """create table records.events as select unnest(['e:1', 'e:2', 'e:3']) as event_key, 'web' as source, '1' as event_id,
         'view' as event_type, 'app' as channel, now() as occurred_at, 'UTC' as zone, [] as identifiers, '{}' as payload,
-        1 as deliveries, 1 as batch"""
-    )
-    con.execute(
-        """create table records.event_subjects as select unnest(['e:1', 'e:2']) as event_key,
-        unnest(['event:cookie=k', 'a:1']) as subject, 'stated' as attribution"""
+        1 as deliveries, 1 as batch, unnest(['event:cookie=k', 'a:1', null]) as subject, 'stated' as attribution"""
     )
     touch(con, "identity.nodes", "records.event_subjects")
     build_timeline(con, config)

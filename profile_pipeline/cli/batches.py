@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(no_args_is_help=True, help="What each run took in.")
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of a batch.")]
-FATES = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
+FATES = ("current", "superseded", "events", "expired", "quarantined", "not_selected", "reverted")
 SHOWN = ("batch", "as_of", "files", "rows", *FATES, "reverted_by", "reverted_because")
 
 

@@ -133,3 +133,8 @@ class IdentityRules(Rule):
     session_gap_minutes: int = Field(
         default=30, ge=0, description="reach of a login over the anonymous events around it"
     )
+    pseudonymous_expire_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="days without an event after which a pseudonymous profile retires, until its cookie or device comes back; default: never",
+    )

@@ -49,6 +49,10 @@ class FileFormat(Rule):
     max_ratio: int = Field(default=200, gt=0, description="decompressed bytes per compressed byte")
 
 
+Retention = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4} days?$")]
+"""A number of days."""
+
+
 class Clock(Rule):
     """Where a row's business time comes from."""
 
@@ -132,6 +136,10 @@ class Source(Rule):
         description="a text that clears a field; `null` in JSON lines and Parquet: an explicit null",
     )
     event: Event | None = Field(default=None, description="what makes a row an event")
+    retention: Retention | None = Field(
+        default=None,
+        description="how long its events stay in the timeline, for example 400 days; default: for good",
+    )
     attributes: dict[Name, Mapping | Expression] = Field(
         default={}, description="profile field to expression"
     )
@@ -149,9 +157,16 @@ class Source(Rule):
             raise ValueError("an event source needs `event: {id: ...}` and `time:`")
         if self.kind == "event" and self.attributes and not self.key:
             raise ValueError("an event source with attributes needs `key:`, the customer they describe")
+        if self.kind == "record" and self.retention:
+            raise ValueError("`retention:` is for event sources; a record stays until it is deleted")
         if not (self.key or self.identifiers):
             raise ValueError("without `identifiers:` nobody can be found behind these events")
         return self
+
+    @property
+    def retention_days(self) -> int | None:
+        """Days that events stay in the timeline; None: for good."""
+        return int(self.retention.split()[0]) if self.retention else None
 
     def mapping(self, field: str) -> Mapping:
         """The mapping of a field in its long form."""

@@ -33,6 +33,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
                 "records.events": "Every event once, in UTC, with its identifiers and payload.",
                 "records.event_subjects": "Whom each event belongs to: the person it names, the one signed in on the"
                 " device nearest in time, or the device itself.",
+                "records.expired_events": "Events older than their source keeps them, without what they said.",
             },
             partial(_events, config=config),
             deps=["records.current", *(f"records.{name}" for name in config.event_sources)],

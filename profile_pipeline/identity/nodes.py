@@ -1,18 +1,24 @@
 """What can be linked: every current record and every identity seen in events, with their identifiers."""
 
+from datetime import timedelta
+
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline import decisions
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import changes
 from profile_pipeline.identity.fields import IDENTIFYING, match_fields
 from profile_pipeline.identity.generic import first_fields, generic_query
+from profile_pipeline.raw import ledger
+from profile_pipeline.records import event_changes
 from profile_pipeline.warehouse import (
     built,
     continues,
     fingerprint,
     fixed_query,
     last_full,
+    literal,
     mark_built,
     quote,
     replace_table,
@@ -24,8 +30,11 @@ from profile_pipeline.warehouse import (
 IDENTIFIERS = """
     select record_key, source, namespace, value, raw_value, observed_at from records.identifiers
     union all by name
-    select * from identity.subject_identifiers"""
+    select * exclude (last_event_at) from identity.subject_identifiers
+    where record_key not in (from identity.expired)"""
 """Grain: one row a node, namespace and value."""
+PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_namespaces)"
+"""Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
     select coalesce(n.record_key, o.record_key) as record_key
     from temp.nodes_now n full join identity.nodes o using (record_key) where n.content is distinct from o.content"""
@@ -47,7 +56,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         _looked_at(config),
         duckdb.__version__,
     )
-    mark = fingerprint(upstream(con, ["records.current", "records.events"]), base)
+    mark = fingerprint(upstream(con, ["records.current", "records.events"]), base, _expiry(con, config))
     if built(con, "identity.nodes") == mark:
         return
     whole = not continues(con, "identity.nodes", base)
@@ -102,13 +111,34 @@ def _carriers_query(config: Config) -> str:
 def _write_identifiers(con: DuckDBPyConnection, config: Config) -> None:
     """identity.identifiers is a view: those of records are kept by the records stage, those of events here."""
     _person_namespaces(con, config)
-    mark = fingerprint(upstream(con, ["records.events"]), sorted(config.namespaces))
+    base = fingerprint(last_full(con, "records.events"), sorted(config.namespaces))
+    mark = fingerprint(upstream(con, ["records.events"]), base)
     if built(con, "identity.subject_identifiers") != mark:
-        replace_table(con, "identity.subject_identifiers", fixed_query("identity/subject_identifiers"))
-        mark_built(con, "identity.subject_identifiers", mark)
+        _write_subjects(con, whole=not continues(con, "identity.subject_identifiers", base))
+        event_changes.forget(con, "nodes")
+        mark_built(con, "identity.subject_identifiers", mark, {"base": base})
+    replace_table(con, "identity.expired", _expired_query(con, config))
     if table_kind(con, "identity.identifiers") == "BASE TABLE":
         con.execute("drop table identity.identifiers")  # as versions before 0.2 had it
     con.execute(f"create or replace view identity.identifiers as {IDENTIFIERS}")
+
+
+def _write_subjects(con: DuckDBPyConnection, *, whole: bool) -> None:
+    """Identities known from events: all, or those whose events changed."""
+    subjects = "select * from records.events where starts_with(subject, 'event:')"
+    if not whole:
+        replace_table(con, "temp.noted_subjects", event_changes.noted_query("nodes"))
+        subjects += " and subject in (from temp.noted_subjects)"
+    con.execute(f"create or replace temp view events_of_subjects as {subjects}")
+    if whole:
+        replace_table(con, "identity.subject_identifiers", fixed_query("identity/subject_identifiers"))
+    else:
+        con.execute("delete from identity.subject_identifiers where record_key in (from temp.noted_subjects)")
+        con.execute(
+            f"insert into identity.subject_identifiers by name {fixed_query('identity/subject_identifiers')}"
+        )
+        con.execute("drop table noted_subjects")
+    con.execute("drop view events_of_subjects")
 
 
 def _person_namespaces(con: DuckDBPyConnection, config: Config) -> None:
@@ -132,12 +162,33 @@ def _nodes_query(config: Config) -> str:
     content = ", ".join(["source", "identifiers", *map(quote, _looked_at(config))])
     return f"""
         with stated as (
-            select record_key, sum(hash(namespace, value)::hugeint) as held from identity.subject_identifiers group by record_key
+            select record_key, sum(hash(namespace, value)::hugeint) as held from identity.subject_identifiers
+            where record_key not in (from identity.expired) group by record_key
         )
         select record_key, source, 'record' as kind, hash({content}) as content from records.current
         union all
-        select subject, 'event',
-            if(split_part(subject[7:], '=', 1) in (select namespace from person_namespaces), 'person', 'pseudonymous'),
-            hash('event', held)
-        from (select distinct subject from records.event_subjects where starts_with(subject, 'event:'))
-        left join stated on record_key = subject"""
+        select record_key, 'event', if({PERSON}, 'person', 'pseudonymous'), hash('event', held) from stated"""
+
+
+def _expiry(con: DuckDBPyConnection, config: Config) -> list[object]:
+    """What decides which pseudonymous identities are expired, apart from records and events."""
+    days = config.identity.pseudonymous_expire_days
+    return [days, ledger.as_of(con), decisions.fingerprint_of(con)] if days else []
+
+
+def _expired_query(con: DuckDBPyConnection, config: Config) -> str:
+    """Grain: one row a pseudonymous identity without an event for too long, that no record and no decision names.
+
+    Without those nobody else can be in its profile. It is no node, so its id retires; an event on it, or a record that
+    names it, brings the node back and with it the id.
+    """
+    days, now = config.identity.pseudonymous_expire_days, ledger.as_of(con)
+    if not (days and now):
+        return "select record_key from identity.subject_identifiers limit 0"
+    con.execute(decisions.TABLES)
+    cutoff = literal((now - timedelta(days=days)).isoformat())
+    return f"""
+        select record_key from identity.subject_identifiers where not {PERSON}
+            and (namespace, value) not in (select (namespace, value) from records.identifiers)
+            and record_key not in (select unnest([left_key, right_key]) from identity.decisions)
+        group by record_key having max(last_event_at) < {cutoff}::timestamptz"""

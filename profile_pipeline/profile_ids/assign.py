@@ -56,7 +56,7 @@ def _settle(
     now = circumstances(con, config)
     find_causes(con, now, last_circumstances(con))
     approved = bool(lines) and approve
-    events = caused(proposal.happened_query(), approved=approved)
+    events = caused(con, proposal.happened_query(), approved=approved)
     if lines and not approve:
         churn.park(con, events, lines)
     else:

@@ -21,7 +21,10 @@ from profile_pipeline.warehouse import (
 )
 
 CAUSES = ("decision", "new_model", "rules", "new_records", "deleted_records", "changed_records")
-"""Every cause that state can show, strongest first; what a person had to approve has the cause `approval`."""
+"""Causes of an exchange that state can show, strongest first; what a person had to approve has the cause `approval`.
+
+A pseudonymous profile that nobody has seen for too long retires with the cause `expired`.
+"""
 GENERIC = "hash(namespace, value)"
 
 
@@ -81,13 +84,16 @@ def find_causes(con: DuckDBPyConnection, now: Circumstances, before: Circumstanc
     con.execute("drop table exchange; drop table evidence")
 
 
-def caused(events: str, *, approved: bool) -> str:
+def caused(con: DuckDBPyConnection, events: str, *, approved: bool) -> str:
     """Profile events with their cause; where no record changed its id, the event itself tells."""
     if approved:
         return f"select *, 'approval' as cause from ({events})"
+    expired = "false"
+    if table_exists(con, "identity.expired"):
+        expired = "profile_id in (select old_id from shift semi join identity.expired using (record_key))"
     return f"""
-        select e.*, case when event = 'pinned' then 'decision' else coalesce(c.cause,
-            if(event in ('shrank', 'retired'), 'deleted_records', 'new_records')) end as cause
+        select e.*, case when event = 'pinned' then 'decision' when event = 'retired' and {expired} then 'expired'
+            else coalesce(c.cause, if(event in ('shrank', 'retired'), 'deleted_records', 'new_records')) end as cause
         from ({events}) e left join causes c using (profile_id)"""
 
 

@@ -1,33 +1,78 @@
-"""The identifiers and the events of each profile."""
+"""The identifiers and the events of each profile.
 
+After the first build only events are written again that changed, and those whose subject is with another profile
+than before: identities merged or split. The profiles on both sides are noted for the steps that look at events.
+"""
+
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import MEMBERS
+from profile_pipeline.profiles import touched
+from profile_pipeline.records import event_changes
 from profile_pipeline.warehouse import (
     built,
+    continues,
+    facts,
     fingerprint,
+    last_full,
     literal,
     mark_built,
     replace_table,
+    scalar,
     transaction,
     upstream,
 )
 
 
 def build_timeline(con: DuckDBPyConnection, config: Config) -> None:
-    """Write profiles.identifiers and profiles.events when memberships or events changed."""
+    """Bring profiles.identifiers and profiles.events up to date when memberships or events changed."""
     mark = fingerprint(
         upstream(con, ["identity.nodes", "identity.membership", "records.event_subjects"]),
         {name: space.kind for name, space in config.namespaces.items()},
     )
     if built(con, "profiles.events") == mark:
         return
+    base = fingerprint(last_full(con, "records.events"), duckdb.__version__)
+    whole = not continues(con, "profiles.events", base)
     with transaction(con):
         replace_table(con, "profiles.identifiers", identifiers_query(config))
-        replace_table(con, "profiles.events", events_query())
+        if whole:
+            replace_table(con, "profiles.events", events_query())
+        else:
+            _write_changed(con, facts(con, "profiles.events")["revision"])
+        event_changes.forget(con, "timeline")
         mark_built(con, "profiles.identifiers", mark)
-        mark_built(con, "profiles.events", mark)
+        full = mark if whole else last_full(con, "profiles.events")
+        noted = {"base": base, "full": full, "revision": _revision(con)}
+        mark_built(con, "profiles.events", mark, noted)
+
+
+def _revision(con: DuckDBPyConnection) -> int:
+    """The newest change of the profile id ledger."""
+    return scalar(con, "select max(revision) from identity.revisions") or 0
+
+
+def _write_changed(con: DuckDBPyConnection, revision: int) -> None:
+    """`revision`: what the timeline knows of the ledger."""
+    replace_table(
+        con, "temp.changed_events", f"{event_changes.noted_query('timeline')} union {moved_query(revision)}"
+    )
+    changed = "event_key in (from temp.changed_events)"
+    whose = f"select profile_id from profiles.events where {changed} and profile_id is not null"
+    touched.note_events(con, whose)
+    con.execute(f"delete from profiles.events where {changed}")
+    con.execute(f"insert into profiles.events by name {events_query(f'where {changed}')}")
+    touched.note_events(con, whose)
+    con.execute("drop table changed_events")
+
+
+def moved_query(revision: int) -> str:
+    """Grain: one row an event whose subject came to another profile, or from none or to none, after a ledger revision."""
+    return f"""
+        select event_key from records.event_subjects where subject in (
+            select record_key from identity.membership where from_revision > {revision} or to_revision > {revision})"""
 
 
 def identifiers_query(config: Config) -> str:
@@ -43,10 +88,9 @@ def identifiers_query(config: Config) -> str:
         group by profile_id, namespace, value"""
 
 
-def events_query() -> str:
+def events_query(where: str = "") -> str:
     """Grain: one row an event. Events that name nobody have no profile, and are kept."""
     return f"""
-        select e.event_key, m.profile_id, s.attribution, e.source, e.event_id, e.event_type, e.channel, e.occurred_at,
+        select e.event_key, m.profile_id, e.attribution, e.source, e.event_id, e.event_type, e.channel, e.occurred_at,
             e.zone, e.identifiers, e.payload, e.deliveries, e.batch
-        from records.events e left join records.event_subjects s using (event_key)
-        left join ({MEMBERS}) m on m.record_key = s.subject"""
+        from (from records.events {where}) e left join ({MEMBERS}) m on m.record_key = e.subject"""

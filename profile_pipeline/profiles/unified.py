@@ -20,9 +20,6 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-ACTIVITY = """
-    select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
-    from profiles.events where profile_id is not null group by profile_id"""
 FACTS = f"""
     with members as ({MEMBERS} {{wanted}}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
@@ -32,7 +29,10 @@ FACTS = f"""
             bool_or(c.flagged) as flagged
         from members m join identity.nodes n using (record_key) join identity.clusters c using (record_key)
         left join records.current r using (record_key) group by m.profile_id
-    ), activity as (from ({ACTIVITY}) semi join members using (profile_id)), identities as (
+    ), activity as (
+        select profile_id, count(*) as event_count, max(occurred_at) as last_event_at
+        from profiles.events where profile_id is not null {{wanted}} group by profile_id
+    ), identities as (
         select profile_id, map_from_entries(list(struct_pack(k := namespace, v := vs) order by namespace))
             as identity_map
         from (select profile_id, namespace, list(value order by value) as vs
@@ -42,10 +42,6 @@ FACTS = f"""
     select facts.*, identity_map, coalesce(event_count, 0) as event_count, last_event_at
     from facts left join identities using (profile_id) left join activity using (profile_id)"""
 """What is the same under every policy."""
-BUSY = f"""
-    select profile_id from ({ACTIVITY}) a full join profiles.unified u using (profile_id)
-    where coalesce(a.event_count, 0) <> coalesce(u.event_count, 0) or a.last_event_at is distinct from u.last_event_at"""
-"""Profiles whose events are not what their row says."""
 
 
 def facts_query(wanted: str = "") -> str:
@@ -66,12 +62,14 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
     )
     if built(con, "profiles.unified") == mark:
         return
-    base = fingerprint(config.profiles.default, last_full(con, "profiles.lineage"))
+    base = fingerprint(
+        config.profiles.default, last_full(con, "profiles.lineage"), last_full(con, "profiles.events")
+    )
     whole = not continues(con, "profiles.unified", base)
     con.execute(touched.QUEUE)
     with transaction(con):
         if not whole:
-            replace_table(con, "temp.touched", f"{touched.noted_query('unified')} union {BUSY}")
+            replace_table(con, "temp.touched", touched.noted_query("unified"))
         wanted = "" if whole else "and profile_id in (from temp.touched)"
         replace_table(con, "temp.profile_facts", facts_query(wanted))
         for policy in config.profiles.policies:

@@ -169,7 +169,7 @@ def _refused_query(name: str, source: Source) -> str:
 
 def fates(con: DuckDBPyConnection, config: Config) -> list[tuple[str, int, int, dict[str, int]]]:
     """The conservation law by source and batch: (source, batch, rows delivered, rows by fate)."""
-    names = ("current", "superseded", "events", "quarantined", "not_selected", "reverted")
+    names = ("current", "superseded", "events", "expired", "quarantined", "not_selected", "reverted")
     found = []
     for name, source in config.sources.items():
         query = _event_fates(name) if source.kind == "event" else _record_fates(name)
@@ -181,26 +181,33 @@ def fates(con: DuckDBPyConnection, config: Config) -> list[tuple[str, int, int, 
 def _reverted_fates(name: str) -> str:
     """A batch counts as a whole or not at all, so none is in two rows."""
     return f"""
-        select batch, sum(row_count) as delivered, 0, 0, 0, 0, 0, sum(row_count) as reverted from raw.files
+        select batch, sum(row_count) as delivered, 0, 0, 0, 0, 0, 0, sum(row_count) as reverted from raw.files
         where source = {literal(name)} and state = 'reverted' group by batch having delivered > 0 order by batch"""
 
 
 def _record_fates(name: str) -> str:
-    kept = f"select c._file, c._line from records.current c where c.source = {literal(name)}"
-    return _fates_query(name, kept, "current")
+    kept = f"select _file, _line, 'current' as fate from records.current where source = {literal(name)}"
+    return _fates_query(name, kept)
 
 
 def _event_fates(name: str) -> str:
-    kept = f"select e._file, e._line from records.events e where e.source = {literal(name)}"
-    return _fates_query(name, kept, "events")
+    tables = {"events": "records.events", "expired": "records.expired_events"}
+    kept = " union all ".join(
+        f"select _file, _line, '{fate}' as fate from {table} where source = {literal(name)}"
+        for fate, table in tables.items()
+    )
+    return _fates_query(name, kept)
 
 
-def _fates_query(name: str, kept: str, fate: str) -> str:
+def _fates_query(name: str, kept: str) -> str:
+    counted = ", ".join(
+        f"count(*) filter (fate = '{fate}') as {fate}" for fate in ("current", "events", "expired")
+    )
     return f"""
         with files as (
             select file_id, batch, row_count from raw.files where source = {literal(name)} and state = 'loaded'
         ), accepted as (
-            select s.batch, count(*) as accepted, count(k._file) as kept
+            select s.batch, count(*) filter (fate is null) as superseded, {counted}
             from records.{name} s left join ({kept}) k on k._file = s._file and k._line = s._line
             where s.reasons is null group by s.batch
         ), held as (
@@ -209,8 +216,8 @@ def _fates_query(name: str, kept: str, fate: str) -> str:
             select f.batch, count(*) as unselected from raw.{name} d join files f on f.file_id = d._file
             anti join records.{name} s on s._file = d._file and s._line = d._line group by f.batch
         ), delivered as (select batch, sum(row_count) as delivered from files group by batch)
-        select batch, delivered, {"coalesce(kept, 0)" if fate == "current" else "0"} as current,
-            coalesce(accepted - kept, 0) as superseded, {"coalesce(kept, 0)" if fate == "events" else "0"} as events,
-            coalesce(quarantined, 0) as quarantined, coalesce(unselected, 0) as not_selected, 0 as reverted
+        select batch, delivered, coalesce(current, 0) as current, coalesce(superseded, 0) as superseded,
+            coalesce(events, 0) as events, coalesce(expired, 0) as expired, coalesce(quarantined, 0) as quarantined,
+            coalesce(unselected, 0) as not_selected, 0 as reverted
         from delivered left join accepted using (batch) left join held using (batch)
             left join unselected using (batch) order by batch"""

@@ -76,7 +76,7 @@ def rules_fingerprint(config: Config, name: str) -> str:
     suites = [config.suites.get(f"{schema}.{name}") for schema in ("raw", "records")]
     return fingerprint(
         normalise.VERSION,
-        source.model_dump(exclude={"description", "owner", "files"}),
+        source.model_dump(exclude={"description", "owner", "files", "retention"}),
         {field: config.attributes[field].model_dump() for field in source.attributes},
         {space: config.namespaces[space].model_dump() for space in source.identifiers},
         [suite and suite.model_dump() for suite in suites],

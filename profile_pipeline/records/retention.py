@@ -1,0 +1,30 @@
+"""How long the events of a source stay in the timeline: those that grew older are expired, and counted.
+
+The delivered rows stay in raw and in records.<source>, so a longer `retention:` brings their events back. The clock is
+the as-of time of the newest batch.
+"""
+
+from datetime import datetime, timedelta
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.config.load import Config
+from profile_pipeline.raw import ledger
+from profile_pipeline.warehouse import literal
+
+TABLE = """create table if not exists records.expired_events (event_key text, source text, occurred_at timestamptz,
+    batch integer, _file integer, _line bigint)"""
+"""Grain: one row an event that its source keeps no more."""
+
+
+def cutoffs(con: DuckDBPyConnection, config: Config) -> dict[str, datetime]:
+    """The time before which events of a source are expired, for the sources that keep theirs for a time."""
+    days = {name: s.retention_days for name, s in config.event_sources.items() if s.retention_days}
+    now = ledger.as_of(con) if days else None
+    return {name: now - timedelta(days=kept) for name, kept in days.items()} if now else {}
+
+
+def kept(con: DuckDBPyConnection, config: Config, name: str) -> str:
+    """A condition on `occurred_at`: the source still keeps the event."""
+    cutoff = cutoffs(con, config).get(name)
+    return f"occurred_at >= {literal(cutoff.isoformat())}::timestamptz" if cutoff else "true"
