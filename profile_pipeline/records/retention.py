@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.raw import ledger
-from profile_pipeline.warehouse import literal
+from profile_pipeline.warehouse import literal, rows, table_exists
 
 TABLE = """create table if not exists records.expired_events (event_key text, source text, occurred_at timestamptz,
     batch integer, _file integer, _line bigint)"""
@@ -28,3 +28,31 @@ def kept(con: DuckDBPyConnection, config: Config, name: str) -> str:
     """A condition on `occurred_at`: the source still keeps the event."""
     cutoff = cutoffs(con, config).get(name)
     return f"occurred_at >= {literal(cutoff.isoformat())}::timestamptz" if cutoff else "true"
+
+
+def preview(con: DuckDBPyConnection, config: Config) -> list[dict[str, object]]:
+    """What the next build of the events does under the rules as they are now, by event source; changes nothing.
+
+    Counts of events: in the timeline, of these to leave it, and of expired ones to come back.
+    """
+    limits = cutoffs(con, config)
+    found = []
+    for name, source in config.event_sources.items():
+        old = f"occurred_at < {literal(limits[name].isoformat())}::timestamptz" if name in limits else "false"
+        held, leaving = _counted(con, "records.events", name, old)
+        _, returning = _counted(con, "records.expired_events", name, f"not ({old})")
+        row = {
+            "source": name,
+            "retention": source.retention or "for good",
+            "events": held,
+            "would_leave": leaving,
+        }
+        found.append({**row, "would_return": returning})
+    return found
+
+
+def _counted(con: DuckDBPyConnection, table: str, source: str, where: str) -> tuple[int, int]:
+    """Events of a source in a table, and those of them that satisfy a condition."""
+    if not table_exists(con, table):
+        return 0, 0
+    return rows(con, f"select count(*), count(*) filter ({where}) from {table} where source = ?", [source])[0]

@@ -56,7 +56,7 @@ def _last_login_query() -> str:
         with logins as ({LOGINS}), last as (
             select device, arg_max(person, (occurred_at, person)) as person from logins group by device
         )
-        select _file, _line, person from ({ANONYMOUS}) join last using (device)"""
+        select _file, _line, last.person from ({ANONYMOUS}) a join last using (device)"""
 
 
 LOGINS = """select device, occurred_at, min(person) as person from temp.sightings
