@@ -36,18 +36,20 @@ def preview(con: DuckDBPyConnection, config: Config) -> list[dict[str, object]]:
     Counts of events: in the timeline, of these to leave it, and of expired ones to come back.
     """
     limits = cutoffs(con, config)
-    found = []
+    found: list[dict[str, object]] = []
     for name, source in config.event_sources.items():
         old = f"occurred_at < {literal(limits[name].isoformat())}::timestamptz" if name in limits else "false"
         held, leaving = _counted(con, "records.events", name, old)
         _, returning = _counted(con, "records.expired_events", name, f"not ({old})")
-        row = {
-            "source": name,
-            "retention": source.retention or "for good",
-            "events": held,
-            "would_leave": leaving,
-        }
-        found.append({**row, "would_return": returning})
+        found.append(
+            {
+                "source": name,
+                "retention": source.retention or "for good",
+                "events": held,
+                "would_leave": leaving,
+                "would_return": returning,
+            }
+        )
     return found
 
 
@@ -55,4 +57,6 @@ def _counted(con: DuckDBPyConnection, table: str, source: str, where: str) -> tu
     """Events of a source in a table, and those of them that satisfy a condition."""
     if not table_exists(con, table):
         return 0, 0
-    return rows(con, f"select count(*), count(*) filter ({where}) from {table} where source = ?", [source])[0]
+    query = f"select count(*), count(*) filter ({where}) from {table} where source = ?"
+    [(total, found)] = rows(con, query, [source])
+    return total, found
