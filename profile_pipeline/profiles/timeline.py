@@ -60,11 +60,13 @@ def _write_changed(con: DuckDBPyConnection, revision: int) -> None:
         con, "temp.changed_events", f"{event_changes.noted_query('timeline')} union {moved_query(revision)}"
     )
     changed = "event_key in (from temp.changed_events)"
-    whose = f"select profile_id from profiles.events where {changed} and profile_id is not null"
-    touched.note_events(con, whose)
+    whose = f"select distinct profile_id from profiles.events where {changed} and profile_id is not null"
+    replace_table(con, "temp.owners", whose)
     con.execute(f"delete from profiles.events where {changed}")
     con.execute(f"insert into profiles.events by name {events_query(f'where {changed}')}")
-    touched.note_events(con, whose)
+    con.execute(f"insert into temp.owners {whose}")
+    touched.note_events(con, "from temp.owners")
+    con.execute("drop table owners")
     con.execute("drop table changed_events")
 
 
