@@ -40,6 +40,7 @@ QUERIES = {
     "links": "select left_key, right_key, type, namespace, match_weight, match_probability, evidence"
     " from identity.edges anti join identity.cut_links using (left_key, right_key) where accepted"
     " union all select holder_key, record_key, 'attached', namespace, null, null, null from identity.attachments",
+    "computed_attributes": "select * from profiles.computed",
     "audience_membership": "select * from audiences.membership",
     "metrics_row_fates": "select * from metrics.row_fates",
     "metrics_profiles": "select * from metrics.profiles",
@@ -104,6 +105,8 @@ def column_description(config: Config, table: str, column: str) -> str:
     known = _descriptions().get(table, {}).get("columns", {})
     if column in known:
         return known[column]
+    if table == "computed_attributes" and column in config.computed.attributes:
+        return config.computed.attributes[column].description or f"{column.replace('_', ' ').capitalize()}."
     attribute = config.attributes.get(column)
     if attribute and table == "profiles":
         return attribute.description or f"{column.replace('_', ' ').capitalize()} ({attribute.type})."
@@ -129,6 +132,7 @@ PUBLISHED_AS = {
     "identity.redirects": "profile_redirects",
     "identity.relationships": "profile_relationships",
     "identity.edges": "links",
+    "profiles.computed": "computed_attributes",
     "audiences.membership": "audience_membership",
 }
 
@@ -162,6 +166,8 @@ def is_personal(config: Config, table: str, column: str) -> bool:
     stage, _, name = table.partition(".")
     if stage == "raw" and name in config.sources:
         return column in config.sources[name].columns
+    if table == "computed_attributes" and column in config.computed.attributes:
+        return config.computed.attributes[column].personal
     field = column.removesuffix("_all") if table == "profiles" and column not in config.attributes else column
     attribute = config.attributes.get(field) if table == "profiles" or stage == "records" else None
     return attribute.personal if attribute else column in PERSONAL

@@ -312,6 +312,7 @@ def _let_in(con: DuckDBPyConnection, point: Point) -> None:
 def _run(con: DuckDBPyConnection, config: Config, project: Project, *, retrain: bool) -> None:
     """What leaves traces in history, in the order of the graph. Changes of ids were accepted when they first came."""
     from profile_pipeline import audiences
+    from profile_pipeline.computed.build import build_computed
     from profile_pipeline.identity import clusters, edges, features, nodes
     from profile_pipeline.profiles import candidates, lineage, timeline, unified
     from profile_pipeline.raw import intake
@@ -332,6 +333,7 @@ def _run(con: DuckDBPyConnection, config: Config, project: Project, *, retrain: 
     candidates.build_candidates(con, config)
     lineage.build_lineage(con, config)
     unified.build_unified(con, config)
+    build_computed(con, config)
     audiences.build_audiences(con, config)
 
 

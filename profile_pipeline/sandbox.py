@@ -4,6 +4,7 @@ An expression is a value of one row: no queries, aggregates, windows or paramete
 to run. It is bound, never executed, so no data and no long computation is involved.
 """
 
+import functools
 import json
 import re
 from collections.abc import Generator, Iterator, Mapping
@@ -54,11 +55,17 @@ def shape(con: DuckDBPyConnection, columns: Mapping[str, str]) -> None:
 
 
 def expression_problem(
-    con: DuckDBPyConnection, expression: str, *, condition: bool = False, clock: bool = False
+    con: DuckDBPyConnection,
+    expression: str,
+    *,
+    condition: bool = False,
+    clock: bool = False,
+    aggregate: bool = False,
 ) -> str | None:
     """What is wrong with an expression and how to mend it, in one line; None when nothing is.
 
-    `condition`: it has to be true or false. `clock`: it may ask what time it is.
+    `condition`: it has to be true or false. `clock`: it may ask what time it is. `aggregate`: it looks
+    at the rows of a group.
     """
     tree = json.loads(scalar(con, "select json_serialize_sql(?)", [f"select ({expression}) from row_shape"]))
     if tree["error"]:
@@ -66,7 +73,7 @@ def expression_problem(
     statements = tree["statements"]
     if len(statements) != 1 or not _is_one_value(statements[0]["node"]):
         return ONE_VALUE
-    return _forbidden(con, statements[0]["node"]["select_list"], clock) or _binding(
+    return _forbidden(con, statements[0]["node"]["select_list"], clock, aggregate) or _binding(
         con, expression, condition
     )
 
@@ -98,7 +105,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
             yield from _nodes(value)
 
 
-def _forbidden(con: DuckDBPyConnection, tree: Any, clock: bool) -> str | None:  # noqa: ANN401
+def _forbidden(con: DuckDBPyConnection, tree: Any, clock: bool, aggregate: bool) -> str | None:  # noqa: ANN401
     names = {}
     for node in _nodes(tree):
         if node["class"] in WHOLE_TABLE:
@@ -108,22 +115,34 @@ def _forbidden(con: DuckDBPyConnection, tree: Any, clock: bool) -> str | None:  
         elif node["class"] == "COLUMN_REF" and node["column_names"][-1].lower() in CLOCKS:
             names[node["column_names"][-1].lower()] = node["column_names"][-1]
     for lowered, name in names.items():
-        found = _function_problem(con, lowered, name, clock)
+        found = _function_problem(con, lowered, name, clock, aggregate)
         if found:
             return found
     return None
 
 
-def _function_problem(con: DuckDBPyConnection, lowered: str, name: str, clock: bool) -> str | None:
+def _function_problem(
+    con: DuckDBPyConnection, lowered: str, name: str, clock: bool, aggregate: bool
+) -> str | None:
     kinds = _functions(con).get(lowered, set())
     types = {kind for kind, _ in kinds}
-    if lowered == "unnest" or (types & {"aggregate", "window"} and "scalar" not in types):
+    many = {"window"} if aggregate else {"aggregate", "window"}
+    if lowered == "unnest" or (types & many and not types & ({"scalar", "aggregate"} - many)):
         return f"`{name}` looks at or makes many rows; use the columns of the row only"
     if clock and lowered in CLOCKS:
         return None
     if lowered in CLOCKS or {stability for _, stability in kinds} & {"VOLATILE", "CONSISTENT_WITHIN_QUERY"}:
         return f"`{name}` gives another value at another run; use the columns of the row only"
     return None
+
+
+@functools.cache
+def aggregates() -> frozenset[str]:
+    """Names of DuckDB's aggregate functions that are nothing else."""
+    with sandbox() as con:
+        return frozenset(
+            name for name, kinds in _functions(con).items() if {k for k, _ in kinds} == {"aggregate"}
+        )
 
 
 _known: dict[str, set[tuple[str, str]]] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from profile_pipeline.config.audiences import AudienceRules
+from profile_pipeline.config.computed import ComputedRules
 from profile_pipeline.config.expectations import Suite
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.model import Rule
@@ -19,6 +20,7 @@ MODELS: dict[str, type[Rule]] = {
     "sources": SourceRules,
     "identity": IdentityRules,
     "profiles": ProfileRules,
+    "computed": ComputedRules,
     "audiences": AudienceRules,
     "publication": PublicationRules,
     "expectations": Suite,

@@ -202,6 +202,7 @@ def run_records(con: DuckDBPyConnection, config: Config, project: Project, as_of
 def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Generation:
     """Identity, profiles, audiences, metrics and publication."""
     from profile_pipeline import audiences, profile_ids, publish, review
+    from profile_pipeline.computed.build import build_computed
     from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
     from profile_pipeline.profiles import candidates, lineage, policy_versions, timeline, unified
 
@@ -217,6 +218,7 @@ def run_rest(con: DuckDBPyConnection, config: Config, project: Project) -> Gener
         build(con, config)
     policy_versions.note_versions(con, config)
     unified.build_unified(con, config)
+    build_computed(con, config)
     audiences.build_audiences(con, config)
     metrics.build_profile_facts(con, config)
     return publish.publish(con, config, project, {})

@@ -9,6 +9,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.audiences import AudienceRules
+from profile_pipeline.config.computed import ComputedRules
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
@@ -119,6 +120,7 @@ def config_of(
         profiles=ProfileRules.model_validate({"default": default, "policies": policies}),
         audiences=AudienceRules.model_validate({"audiences": other.get("audiences", {})}),
         publication=PublicationRules.model_validate(other.get("publication", {})),
+        computed=ComputedRules.model_validate(other.get("computed", {})),
         suites={},
     )
 

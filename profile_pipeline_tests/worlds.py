@@ -24,6 +24,7 @@ from duckdb import DuckDBPyConnection
 from hypothesis import strategies as st
 
 from profile_pipeline import audiences, metrics, profile_ids, publish, review, runs
+from profile_pipeline.computed.build import build_computed
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project, project_at
 from profile_pipeline.identity import clusters, edges, features, model, nodes, relationships
@@ -396,6 +397,7 @@ def unify(con: DuckDBPyConnection, config: Config) -> None:
     lineage.build_lineage(con, config)
     policy_versions.note_versions(con, config)
     unified.build_unified(con, config)
+    build_computed(con, config)
     audiences.build_audiences(con, config)
     metrics.build_row_fates(con, config)
     metrics.build_profile_facts(con, config)

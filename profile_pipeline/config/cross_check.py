@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from profile_pipeline.config.computed_check import computed_problems
 from profile_pipeline.config.policy_check import policy_problems
 from profile_pipeline.config.wording import suggestion
 
@@ -47,6 +48,7 @@ def cross_check(config: "Config") -> list[str]:
         *_check_anchors(config),
         *_check_policies(config),
         *policy_problems(config, PROFILE_COLUMNS),
+        *computed_problems(config, PROFILE_COLUMNS),
         *_check_audiences(config),
         *_check_suites(config),
     ]

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from profile_pipeline.config.as_adobe import acting_identity, acting_sources
 from profile_pipeline.config.audiences import AudienceRules
+from profile_pipeline.config.computed import ComputedRules
 from profile_pipeline.config.cross_check import cross_check
 from profile_pipeline.config.expectations import Suite
 from profile_pipeline.config.identity import IdentityRules, Namespace
@@ -20,7 +21,7 @@ from profile_pipeline.config.wording import explain
 from profile_pipeline.errors import PipelineError
 
 __all__ = ["Config", "RuleError", "load_config", "read_yaml"]
-OPTIONAL = {"identity.yaml", "audiences.yaml", "publication.yaml"}
+OPTIONAL = {"identity.yaml", "computed.yaml", "audiences.yaml", "publication.yaml"}
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 
@@ -41,6 +42,7 @@ class Config(Rule):
     profiles: ProfileRules
     audiences: AudienceRules
     publication: PublicationRules
+    computed: ComputedRules = ComputedRules()
     suites: dict[str, Suite] = {}
 
     @cached_property
@@ -65,10 +67,11 @@ def load_config(folder: Path) -> Config:
     sources = _read(folder, "sources.yaml", SourceRules, problems)
     identity = _read(folder, "identity.yaml", IdentityRules, problems)
     profiles = _read(folder, "profiles.yaml", ProfileRules, problems)
+    computed = _read(folder, "computed.yaml", ComputedRules, problems)
     audiences = _read(folder, "audiences.yaml", AudienceRules, problems)
     publication = _read(folder, "publication.yaml", PublicationRules, problems)
     suites = _read_suites(folder / "expectations", problems)
-    if not (sources and identity and profiles and audiences and publication) or problems:
+    if not (sources and identity and profiles and computed and audiences and publication) or problems:
         raise RuleError(problems)
     config = Config.model_construct(
         attributes=sources.attributes,
@@ -77,6 +80,7 @@ def load_config(folder: Path) -> Config:
         profiles=profiles,
         audiences=audiences,
         publication=publication,
+        computed=computed,
         suites=suites,
     )
     problems = cross_check(config)

@@ -1,4 +1,4 @@
-"""Assets of the profiles stage: candidates, lineage, unified profiles, identifiers and timeline."""
+"""Assets of the profiles stage: candidates, lineage, unified profiles, identifiers, timeline and computed attributes."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline import laws, runs
+from profile_pipeline.computed.build import build_computed, filled
 from profile_pipeline.config.load import Config
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
@@ -50,6 +51,13 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             deps=[MEMBERSHIP, "identity.identifiers", "records.events", "records.event_subjects"],
         ),
         _unified(config),
+        table_step(
+            config,
+            {"profiles.computed": "What the rules make of the events and records of each profile."},
+            lambda con: build_computed(con, config),
+            deps=["profiles.unified", "profiles.events", "records.current"],
+            numbers=lambda con: filled(con, config),
+        ),
     ]
 
 

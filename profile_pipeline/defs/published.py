@@ -18,8 +18,8 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
     """The published generation, downstream of every check."""
     key = key_of(GENERATION)
     hours = config.publication.fresh_within_hours
-    upstream = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "profiles.events", "audiences.membership",
-                "metrics.row_fates", "metrics.profiles", "identity.membership", "identity.relationships",
+    upstream = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "profiles.events", "profiles.computed",
+                "audiences.membership", "metrics.row_fates", "metrics.profiles", "identity.membership", "identity.relationships",
                 "records.quarantine"]  # fmt: skip
 
     @dg.asset(

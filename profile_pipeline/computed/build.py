@@ -1,0 +1,141 @@
+"""Keeps profiles.computed up to date: one row an active profile, a typed column an attribute.
+
+Rows are read again for the profiles that the queue names, and for those of which a row has left (or entered) a window
+between the as-of time of the last build and that of this one. Attributes that move with the clock, such as recency, are
+worked out for every profile from the kept parts, and only rows that differ are written; audiences are told of those.
+"""
+
+from datetime import UTC, datetime
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.computed.compile import (
+    KEY,
+    TIME,
+    moment,
+    parts_query,
+    parts_table,
+    rows_query,
+    shown_query,
+    simple,
+    start_of,
+    windows,
+)
+from profile_pipeline.computed.names import follows_clock
+from profile_pipeline.config.load import Config
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.profiles import touched
+from profile_pipeline.warehouse import (
+    built,
+    continues,
+    facts,
+    fingerprint,
+    last_full,
+    mark_built,
+    replace_table,
+    rows,
+    scalar,
+    scrubbed,
+    transaction,
+    upstream,
+)
+
+TABLE = "profiles.computed"
+STEP = "computed"
+NO_BATCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def build_computed(con: DuckDBPyConnection, config: Config) -> None:
+    """Bring profiles.computed up to date when profiles, events, records, rules or the as-of time changed."""
+    as_of = clock(con)
+    inputs = ["profiles.unified", "profiles.events", "records.current"]
+    mark = fingerprint(upstream(con, inputs), config.computed.model_dump(), as_of)
+    if built(con, TABLE) == mark:
+        return
+    before = facts(con, TABLE).get("as_of")
+    base = _base(con, config)
+    # a batch taken back takes the clock back
+    whole = not continues(con, TABLE, base) or not before or datetime.fromisoformat(before) > as_of
+    con.execute(touched.QUEUE)
+    with transaction(con):
+        try:
+            if whole:
+                _write_whole(con, config, as_of)
+            else:
+                _update(con, config, as_of, datetime.fromisoformat(before))
+        except duckdb.Error as error:
+            raise PipelineError(f"computed.yaml: attributes: does not work: {scrubbed(error)}") from None
+        touched.forget(con, STEP)
+        full = mark if whole else last_full(con, TABLE)
+        mark_built(con, TABLE, mark, {"base": base, "full": full, "as_of": as_of.isoformat()})
+
+
+def clock(con: DuckDBPyConnection) -> datetime:
+    """The as-of time of the newest batch, in UTC."""
+    found = scalar(con, "select max(as_of) from raw.batches")
+    return found.astimezone(UTC) if found else NO_BATCH
+
+
+def _base(con: DuckDBPyConnection, config: Config) -> str:
+    """What has to be as it was for only changes to be looked at."""
+    full = [last_full(con, name) for name in ("profiles.candidates", "profiles.unified", "profiles.events")]
+    types = {name: a.type for name, a in config.attributes.items()}
+    return fingerprint(full, types, config.computed.model_dump(), duckdb.__version__)
+
+
+def _write_whole(con: DuckDBPyConnection, config: Config, as_of: datetime) -> None:
+    for over in KEY:
+        if simple(config, over):
+            replace_table(con, parts_table(over), parts_query(config, over, as_of))
+    replace_table(con, TABLE, shown_query(config, as_of))
+
+
+def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: datetime) -> None:
+    moved = [moved_query(config, over, before, as_of) for over in KEY if simple(config, over)]
+    replace_table(con, "temp.affected", " union ".join([touched.noted_query(STEP), *moved]))
+    for over in KEY:
+        if simple(config, over):
+            table = parts_table(over)
+            con.execute(f"delete from {table} where profile_id in (from temp.affected)")
+            con.execute(f"insert into {table} by name {parts_query(config, over, as_of, 'temp.affected')}")
+    only = "" if follows_clock(config.computed.attributes) else "temp.affected"
+    replace_table(con, "temp.computed_now", shown_query(config, as_of, only))
+    _write_differing(con, only)
+    con.execute("drop table affected; drop table computed_now")
+
+
+def moved_query(config: Config, over: str, before: datetime, as_of: datetime) -> str:
+    """Grain: one row a profile with a row that left a window, or came to count, between two as-of times."""
+    at = TIME[over]
+    edges = [(moment(before), moment(as_of))]
+    edges += [(start_of(before, within), start_of(as_of, within)) for within in windows(config, over)]
+    passed = " or ".join(f"({at} > {old} and {at} <= {new})" for old, new in edges)
+    return f"select distinct profile_id from ({rows_query(config, over, f'({passed})')})"
+
+
+def _write_differing(con: DuckDBPyConnection, only: str) -> None:
+    """Bring the rows up to date that are not what they were; `only`: a table of the profiles looked at."""
+    wanted = f"where profile_id in (from {only})" if only else ""
+    replace_table(
+        con,
+        "temp.differing",
+        f"""select coalesce(o.profile_id, n.profile_id) as profile_id
+        from (from {TABLE} {wanted}) o full join temp.computed_now n on o.profile_id = n.profile_id
+        where o is distinct from n""",
+    )
+    con.execute(f"delete from {TABLE} where profile_id in (from temp.differing)")
+    con.execute(
+        f"insert into {TABLE} by name from temp.computed_now semi join temp.differing using (profile_id)"
+    )
+    touched.note(con, "audiences", "from temp.differing")
+    con.execute("drop table differing")
+
+
+def filled(con: DuckDBPyConnection, config: Config) -> dict[str, int]:
+    """Profiles that have a value, by attribute; a zero is a value."""
+    names = list(config.computed.attributes)
+    if not names:
+        return {}
+    [counts] = rows(con, f"select {', '.join(f'count({name})' for name in names)} from {TABLE}")
+    return {f"profiles_with_{name}": n for name, n in zip(names, counts, strict=True)}
