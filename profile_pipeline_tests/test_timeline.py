@@ -279,3 +279,30 @@ def test_a_pseudonymous_profile_expires_and_has_its_id_again_when_the_cookie_ret
         own = "select event_id from profiles.events where profile_id = ? order by 1"
         assert rows(con, own, [before]) == [("v1",), ("v4",)]
         assert_like_a_rebuild(con, config, project, datetime(2026, 4, 3, tzinfo=UTC))
+
+
+@pytest.mark.usefixtures("quick")
+def test_events_move_with_identities_that_merge_and_split() -> None:
+    person = dict.fromkeys(["first", "last", "born", "phone", "street", "city", "segment"], "") | {
+        "id": "c1", "email": "a@x.org", "status": "active", "moment": "2026-03-02T00:00:00Z",
+    }  # fmt: skip
+    card = Row(
+        "card", (("number", "n1"), ("crm_id", "c1"), ("email", "b@x.org"), ("moment", "2026-03-02T00:00:00Z"))
+    )
+    gone = person | {"status": "deleted", "moment": "2026-03-03T00:00:00Z"}
+    with world() as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        visits = [
+            visit(n, f"2026-03-01T0{n}:00:00Z", email=who) for n, who in enumerate(["a@x.org", "b@x.org"])
+        ]
+        steps = [
+            (visits, 2),
+            ([Row("crm", tuple(person.items())), card], 1),
+            ([Row("crm", tuple(gone.items()))], 2),
+        ]
+        for number, (delivered, profiles) in enumerate(steps):
+            deliver(project, delivered, str(number))
+            run(con, config, project, AS_OF + timedelta(days=number))
+            assert scalar(con, "select count(distinct profile_id) from profiles.events") == profiles
+            assert scalar(con, "select sum(event_count) from profiles.unified") == 2
+        assert_like_a_rebuild(con, config, project, AS_OF + timedelta(days=2))
