@@ -1,11 +1,14 @@
 """Reverting a batch is as if it had never come, ids included; restoring it as if it had never been reverted."""
 
+import tempfile
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from profile_pipeline import batches, decisions, metrics, quality, replay
 from profile_pipeline.config.load import load_config
@@ -113,6 +116,46 @@ def test_a_reverted_batch_never_came_ids_included(tmp_path: Path, batch: int) ->
     let_in(project, batch)
     run(project)
     assert published(project) == before
+
+
+ROWS = st.one_of(
+    st.builds(
+        person,
+        st.sampled_from(["c1", "c2", "c3"]),
+        st.sampled_from(["Ann", "Bob", ""]),
+        st.sampled_from(["a@x.org", "b@x.org", ""]),
+        st.integers(1, 4).map(lambda day: f"2026-03-0{day}T00:00:00Z"),
+    ),
+    st.builds(
+        lambda number, crm_id, email: Row(
+            "card",
+            (("number", number), ("crm_id", crm_id), ("email", email), ("moment", "2026-03-02T00:00:00Z")),
+        ),
+        st.sampled_from(["k1", "k2"]),
+        st.sampled_from(["c1", "c2", "c3", ""]),
+        st.sampled_from(["a@x.org", "b@x.org", ""]),
+    ),
+)
+DELIVERY = st.lists(ROWS, min_size=1, max_size=4)
+
+
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(DELIVERY, min_size=2, max_size=4), st.data())
+def test_any_reverted_batch_never_came(deliveries: list[list[Row]], data: st.DataObject) -> None:
+    parts = list(enumerate(deliveries, start=1))
+    batch = data.draw(st.sampled_from([number for number, _ in parts]))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "validate", validate_in_sql)
+        project = grown(Path(folder) / "with", parts)
+        before = published(project)
+        take_back(project, batch)
+        run(project)
+        others = [(number, part) for number, part in parts if number != batch]
+        assert published(project) == published(grown(Path(folder) / "without", others))
+        let_in(project, batch)
+        run(project)
+        assert published(project) == before
 
 
 def test_an_id_that_a_reverted_batch_gave_out_is_gone_and_kept_as_withdrawn(tmp_path: Path) -> None:
