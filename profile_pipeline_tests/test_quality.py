@@ -6,6 +6,7 @@ import pytest
 from profile_pipeline import quality
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.errors import PipelineError
+from profile_pipeline.profiles.candidates import candidates_query
 
 HEADER = "id,first,last,email,note,moment\n"
 
@@ -110,3 +111,36 @@ def test_declared_suites_judge_delivered_rows_and_records(project, run_core):
         5: ["column_values_to_be_in_set_note"],
     }
     assert core.values("select source_key from records.current") == ["1"]
+
+
+def test_an_expectation_that_refuses_nothing_casts_doubt_on_its_fields(project, run_core):
+    """What the merge rule `valid` asks for; one about a delivered column is about the fields made of it."""
+    suites = {
+        "raw.crm": [
+            {
+                "type": "expect_column_values_to_be_in_set",
+                "kwargs": {"column": "last", "value_set": ["Lee"]},
+                "severity": "warning",
+            }
+        ],
+        "records.crm": [
+            {
+                "name": "ann",
+                "type": "expect_column_values_to_be_in_set",
+                "kwargs": {"column": "given_name", "value_set": ["ann"]},
+                "severity": "warning",
+            }
+        ],
+    }
+    lines = "1,Ann,Lee,,,2026-01-01\n2,Bob,Lee,,,2026-01-01\n3,Cid,Fox,,,2026-01-01\n"
+    core = run_core(project(files={"crm_1.csv": HEADER + lines}, suites=suites), ge=True)
+    offered = candidates_query(core.config, ["crm"])
+    core.con.execute(
+        "create table identity.membership as select record_key, source_key as profile_id, null::integer as to_revision"
+        " from records.current"
+    )
+    assert core.rows(f"select profile_id, field from ({offered}) where not valid order by all") == [
+        ("2", "given_name"),
+        ("3", "family_name"),
+        ("3", "given_name"),
+    ]
