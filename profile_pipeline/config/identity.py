@@ -136,5 +136,6 @@ class IdentityRules(Rule):
     pseudonymous_expire_days: int | None = Field(
         default=None,
         ge=1,
-        description="days without an event after which a pseudonymous profile retires, until its cookie or device comes back; default: never",
+        description="days without an event after which a pseudonymous profile retires, until its cookie or"
+        " device comes back; default: never",
     )
