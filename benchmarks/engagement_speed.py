@@ -18,6 +18,7 @@ from duckdb import DuckDBPyConnection
 from measured import Clock, in_own_process, print_result, this_script, threads, write_results
 
 from profile_pipeline import audiences, profile_ids
+from profile_pipeline.computed.build import build_computed
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import PACKAGE_RULES, Project
 from profile_pipeline.profiles import candidates, lineage, timeline, unified
@@ -27,7 +28,7 @@ from profile_pipeline.warehouse import connect, count, mark_built, replace_table
 LIMIT = 3600.0
 EVENTS_A_PROFILE = 20
 MICRO_BATCH = 10_000
-TABLES = ("records.events", "profiles.events", "profiles.unified")
+TABLES = ("records.events", "profiles.events", "profiles.unified", "profiles.computed")
 PERSON = "'A' || lpad(n::text, 9, '0')"
 CARD = "'L' || n"
 COOKIE = "md5(n::text)[1:12]"
@@ -292,7 +293,7 @@ def _measure(folder: str, *, content: bool = False) -> None:
         with clock.stage("unified"):
             unified.build_unified(con, config)
         with clock.stage("computed"):
-            _build_computed(con, config)
+            build_computed(con, config)
         with clock.stage("audiences"):
             audiences.build_audiences(con, config)
         with clock.stage("checkpoint"):
@@ -305,10 +306,6 @@ def _measure(folder: str, *, content: bool = False) -> None:
         if content:
             found["content"] = [_content(con, table) for table in TABLES]
     print_result({"seconds": clock.seconds, "total": round(sum(clock.seconds.values()), 2), **found})
-
-
-def _build_computed(con: DuckDBPyConnection, config: Config) -> None:
-    pass
 
 
 def _content(con: DuckDBPyConnection, table: str) -> str:
