@@ -7,6 +7,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.audiences.leaves import condition_text
 from profile_pipeline.config.load import Config, read_yaml
 from profile_pipeline.profile_ids import final_redirects_query
 from profile_pipeline.profiles.unified import table_of
@@ -42,6 +43,7 @@ QUERIES = {
     " union all select holder_key, record_key, 'attached', namespace, null, null, null from identity.attachments",
     "computed_attributes": "select * from profiles.computed",
     "audience_membership": "select * from audiences.membership",
+    "audience_unmatched": "select * from audiences.external_unmatched",
     "metrics_row_fates": "select * from metrics.row_fates",
     "metrics_profiles": "select * from metrics.profiles",
     "metrics_fields": "select * from metrics.fields",
@@ -72,11 +74,13 @@ def _table(name: str, query: str, described_as: str) -> Table:
 
 def _audiences_query(config: Config) -> str:
     entries = [
-        f"({literal(name)}, {literal(a.description)}, {literal(a.where)}, {literal(a.consent or '')})"
+        f"({literal(name)}, {literal(a.description)}, {literal(a.purpose or 'default')}, {literal(condition_text(config, name))},"
+        f" {literal(', '.join(config.audiences.consents(name)))})"
         for name, a in config.audiences.audiences.items()
     ]
-    head = "select * from (values {}) t(audience, description, condition, consent)"
-    return head.format(", ".join(entries)) if entries else head.format("('', '', '', '')") + " where false"
+    head = "select * from (values {}) t(audience, description, purpose, condition, consent)"
+    empty = "('', '', '', '', '')"
+    return head.format(", ".join(entries)) if entries else head.format(empty) + " where false"
 
 
 def describe(con: DuckDBPyConnection, config: Config, tables: list[Table]) -> list[dict[str, Any]]:
@@ -134,6 +138,7 @@ PUBLISHED_AS = {
     "identity.edges": "links",
     "profiles.computed": "computed_attributes",
     "audiences.membership": "audience_membership",
+    "audiences.external_unmatched": "audience_unmatched",
 }
 
 

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.audiences.clock import NO_BATCH
+from profile_pipeline.audiences.leaves import leaf_of
 from profile_pipeline.check.problem import Problem
+from profile_pipeline.config.audience_check import conditions_of
+from profile_pipeline.config.audiences import Condition
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
@@ -15,7 +19,7 @@ from profile_pipeline.records import normalise
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.sandbox import expression_problem, sandbox, shape
-from profile_pipeline.warehouse import rows, scrubbed
+from profile_pipeline.warehouse import quote, rows, scrubbed
 
 PROFILE_COLUMNS = {
     "profile_id": "text", "kind": "text", "record_count": "bigint", "sources": "text[]",
@@ -93,17 +97,77 @@ def _together(con: DuckDBPyConnection, config: Config, names: list[str]) -> list
 
 
 def audience_problems(config: Config) -> list[Problem]:
-    """Audience conditions that do not work with the columns of the profile table."""
+    """Conditions of audiences that do not work with the columns of profiles, computed attributes or events."""
     found = []
+    rules = config.audiences
     with sandbox() as con:
-        shape(con, profile_columns(config))
-        for name, audience in config.audiences.audiences.items():
-            message = expression_problem(con, audience.where, condition=True, clock=True)
-            if message:
-                found.append(Problem("audiences.yaml", f"audiences.{name}.where", message))
-            if audience.consent and config.attributes[audience.consent].type not in {"consent", "boolean"}:
-                kind = config.attributes[audience.consent].type
-                fix = "name a field of type consent or boolean"
-                key = f"audiences.{name}.consent"
-                found.append(Problem("audiences.yaml", key, f"`{audience.consent}` is of type {kind}; {fix}"))
+        for name, audience in rules.audiences.items():
+            for path, condition in conditions_of(f"audiences.{name}", audience):
+                problem = _audience_problem(con, config, condition)
+                found += [Problem("audiences.yaml", path + problem[0], problem[1])] if problem else []
+            found += [
+                _not_consent(config, name, field)
+                for field in rules.consents(name)
+                if not _is_consent(config, field)
+            ]
     return found
+
+
+def _is_consent(config: Config, field: str) -> bool:
+    return config.attributes[field].type in {"consent", "boolean"}
+
+
+def _not_consent(config: Config, name: str, field: str) -> Problem:
+    kind = config.attributes[field].type
+    fix = "name a field of type consent or boolean"
+    return Problem("audiences.yaml", f"audiences.{name}.consent", f"`{field}` is of type {kind}; {fix}")
+
+
+def _audience_problem(
+    con: DuckDBPyConnection, config: Config, condition: Condition
+) -> tuple[str, str] | None:
+    """What is wrong with one condition: the end of its key path, and the message; None when nothing is."""
+    for number, step in enumerate(condition.sequence or []):
+        shape(con, EVENT_COLUMNS)
+        message = expression_problem(con, step.where, condition=True) if step.where else None
+        if message:
+            return f".sequence.{number}.where", message
+    if condition.where:
+        shape(con, EVENT_COLUMNS if condition.event else audience_columns(config))
+        message = expression_problem(con, condition.where, condition=True, clock=not condition.event)
+        return (".where", message) if message else None
+    message = _field_problem(con, config, condition) if condition.field else None
+    return (".field", message) if message else None
+
+
+def _field_problem(con: DuckDBPyConnection, config: Config, condition: Condition) -> str | None:
+    """Whether the values of a comparison can be read as what the field holds: tried on a row without data."""
+    columns = audience_columns(config)
+    if condition.field not in columns:
+        return f"`{condition.field}` is no column of the default policy; name one that is"
+    query = leaf_of(condition, columns, NO_BATCH, "").holds
+    typed = f"cast(null as {columns[condition.field]}) as {quote(condition.field)}"
+    try:
+        con.execute(f"select {query} from (select {typed})").fetchall()
+    except duckdb.Error:
+        return f"its values do not fit `{condition.field}`, which is {columns[condition.field]}; write values of that type"
+    return None
+
+
+def audience_columns(config: Config) -> dict[str, str]:
+    """What conditions over profiles may name."""
+    computed = {name: COMPUTED_TYPES[a.value_type] for name, a in config.computed.attributes.items()}
+    counts = {
+        n: "bigint" for n, a in config.computed.attributes.items() if a.compute in {"count", "distinct"}
+    }
+    return {**profile_columns(config), **computed, **counts, "as_of": "timestamptz"}
+
+
+COMPUTED_TYPES = {
+    "text": "text", "integer": "bigint", "number": "double", "boolean": "boolean", "date": "date",
+    "timestamp": "timestamptz", "list": "text[]",
+}  # fmt: skip
+EVENT_COLUMNS = {
+    "profile_id": "text", "event_key": "text", "source": "text", "event_type": "text", "channel": "text",
+    "occurred_at": "timestamptz", "payload": "json",
+}  # fmt: skip

@@ -3,6 +3,7 @@
 `shell` holds what all commands share, `main` the daily work; a group of commands has a module of its own.
 """
 
+from profile_pipeline.cli.audiences import commands as audience_commands
 from profile_pipeline.cli.batches import commands as batch_commands
 from profile_pipeline.cli.batches import rebuild
 from profile_pipeline.cli.events import commands as event_commands
@@ -15,6 +16,7 @@ from profile_pipeline.cli.review import commands as review_commands
 from profile_pipeline.cli.simulate import simulate
 from profile_pipeline.cli.values import commands as values_commands
 
+app.add_typer(audience_commands, name="audience")
 app.add_typer(batch_commands, name="batch")
 app.add_typer(event_commands, name="events")
 app.add_typer(ids_commands, name="ids")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from profile_pipeline.config.audience_check import audience_name_problems
 from profile_pipeline.config.computed_check import computed_problems
 from profile_pipeline.config.policy_check import policy_problems
 from profile_pipeline.config.wording import suggestion
@@ -49,7 +50,7 @@ def cross_check(config: "Config") -> list[str]:
         *_check_policies(config),
         *policy_problems(config, PROFILE_COLUMNS),
         *computed_problems(config, PROFILE_COLUMNS),
-        *_check_audiences(config),
+        *audience_name_problems(config, PROFILE_COLUMNS, unknown),
         *_check_suites(config),
     ]
 
@@ -151,14 +152,6 @@ def _check_policies(config: "Config") -> list[str]:
             if named.count(field) > 1
         ]
     return problems
-
-
-def _check_audiences(config: "Config") -> list[str]:
-    return [
-        unknown(f"audiences.yaml: audiences.{name}.consent", "attribute", audience.consent, config.attributes)
-        for name, audience in config.audiences.audiences.items()
-        if audience.consent and audience.consent not in config.attributes
-    ]
 
 
 def _check_suites(config: "Config") -> list[str]:

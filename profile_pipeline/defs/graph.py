@@ -22,7 +22,7 @@ def build_definitions(config: Config, project: Project) -> dg.Definitions:
             *records.assets(config),
             *identity.assets(config),
             *profiles.assets(config),
-            *audiences.assets(config),
+            *audiences.assets(config, project),
             *metrics.assets(config),
             *published.assets(config, project),
         ],

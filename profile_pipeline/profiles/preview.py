@@ -267,7 +267,7 @@ def _changed_audiences(con: DuckDBPyConnection, config: Config) -> Generator[Aud
         return
     for name, table in TABLES.items():
         con.execute(f"create or replace table profiles.unified as from {table}")
-        replace_table(con, MEMBERS[name], _members_query(config))
+        audiences.evaluate(con, config, MEMBERS[name])
     for audience in sorted(config.audiences.audiences):
         [(before, after, both)] = rows(
             con,
@@ -277,14 +277,6 @@ def _changed_audiences(con: DuckDBPyConnection, config: Config) -> Generator[Aud
             [audience],
         )
         yield AudienceChange(audience, before, after, after - both, before - both)
-
-
-def _members_query(config: Config) -> str:
-    parts = (
-        f"select * from ({audiences.audience_query(name, audience)}) q(audience, profile_id)"
-        for name, audience in config.audiences.audiences.items()
-    )
-    return " union all ".join(parts)
 
 
 # ---------------------------------------------------------------- some profiles, with reasons

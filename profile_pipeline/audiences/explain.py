@@ -1,0 +1,156 @@
+"""Why a profile is in an audience or not, what the rules as they are now would change, and how audiences overlap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from profile_pipeline.audiences.build import NAME
+from profile_pipeline.audiences.clock import clock
+from profile_pipeline.audiences.evaluate import evaluate, evaluated_query, leaves, write_facts
+from profile_pipeline.audiences.leaves import audience_column
+from profile_pipeline.config.cross_check import unknown
+from profile_pipeline.config.load import Config
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.warehouse import literal, records_of, replace_table, rolled_back, rows, table_exists
+
+
+@dataclass(frozen=True)
+class Part:
+    """One condition of an audience: where it is in the rules, what it asks, whether it holds, and what it saw."""
+
+    path: str
+    condition: str
+    holds: bool
+    seen: str | None
+    negated: bool
+
+
+@dataclass(frozen=True)
+class Why:
+    """Whether a profile is in an audience by the rules as they are now; `member`: whether the last run put it there."""
+
+    audience: str
+    profile_id: str
+    inside: bool
+    member: bool
+    parts: tuple[Part, ...]
+
+    @property
+    def failing(self) -> tuple[Part, ...]:
+        """The conditions that speak against it."""
+        return tuple(part for part in self.parts if part.holds == part.negated)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an audience would be by the rules as they are now, against the last run."""
+
+    audience: str
+    members: int
+    now: int
+    entering: int
+    leaving: int
+
+
+def required(config: Config, name: str) -> None:
+    """Raises PipelineError when there is no such audience."""
+    if name not in config.audiences.audiences:
+        raise PipelineError(unknown("audiences.yaml", "audience", name, config.audiences.audiences))
+
+
+def _check_built(con: DuckDBPyConnection) -> None:
+    if not table_exists(con, NAME):
+        raise PipelineError("no audiences yet; `profile-pipeline run` makes the first ones")
+
+
+def why(con: DuckDBPyConnection, config: Config, name: str, profile_id: str) -> Why:
+    """Every condition of an audience for one profile. Writes nothing."""
+    required(config, name)
+    _check_built(con)
+    with rolled_back(con):
+        replace_table(con, "temp.whose", f"select {literal(profile_id)} as profile_id")
+        write_facts(con, config, clock(con), "temp.whose")
+        found = leaves(con, config, name)
+        columns = ", ".join(f"{leaf.holds}, try({leaf.seen})" for leaf in found)
+        query = evaluated_query(con, config, clock(con), "temp.whose")
+        answers = rows(con, f"select {audience_column(name)}, {columns} from ({query})")
+    if not answers:
+        raise PipelineError("no active profile has this id; `profile-pipeline lookup` finds one")
+    [(inside, *values)] = answers
+    parts = (
+        Part(leaf.path, leaf.text, values[2 * n], values[2 * n + 1], leaf.negated)
+        for n, leaf in enumerate(found)
+    )
+    member = rows(
+        con,
+        f"select 1 from {NAME} where audience = ? and profile_id = ? and exited_at is null",
+        [name, profile_id],
+    )
+    return Why(name, profile_id, inside, bool(member), tuple(parts))
+
+
+def preview(con: DuckDBPyConnection, config: Config) -> list[Trial]:
+    """Exact counts of every audience by the rules as they are now, against the last run. Writes nothing."""
+    _check_built(con)
+    with rolled_back(con):
+        evaluate(con, config, "temp.trial")
+        found = rows(con, _compared_query())
+    counts = {name: numbers for name, *numbers in found}
+    names = [
+        *config.audiences.audiences,
+        *(name for name in counts if name not in config.audiences.audiences),
+    ]
+    return [Trial(name, *counts.get(name, (0, 0, 0, 0))) for name in names]
+
+
+def changes(con: DuckDBPyConnection, config: Config, name: str) -> dict[str, list[str]]:
+    """Who would enter and who would leave an audience, by profile id. Writes nothing."""
+    required(config, name)
+    _check_built(con)
+    members = f"(select profile_id from {NAME} where exited_at is null and audience = {literal(name)})"
+    with rolled_back(con):
+        evaluate(con, config, "temp.trial")
+        now = f"(select profile_id from temp.trial where audience = {literal(name)})"
+        return {
+            "entering": [i for (i,) in rows(con, f"from {now} except from {members} order by 1")],
+            "leaving": [i for (i,) in rows(con, f"from {members} except from {now} order by 1")],
+        }
+
+
+def _compared_query() -> str:
+    """Grain: audience."""
+    return f"""
+        select audience, count(m.profile_id), count(t.profile_id), count(*) filter (m.profile_id is null),
+            count(*) filter (t.profile_id is null)
+        from (from {NAME} where exited_at is null) m full join temp.trial t using (audience, profile_id)
+        group by audience order by audience"""
+
+
+def overlap(con: DuckDBPyConnection, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Members that two audiences share, the largest share first; `names`: only pairs of these."""
+    _check_built(con)
+    only = f"and audience in ({', '.join(map(literal, names))})" if names else ""
+    members = f"(select audience, profile_id from {NAME} where exited_at is null {only})"
+    return records_of(
+        con,
+        f"""with members as {members}, sizes as (select audience, count(*) as n from members group by 1)
+        select l.audience as audience, r.audience as other, any_value(a.n) as members, any_value(b.n) as other_members,
+            count(*) as shared, round(count(*) / (any_value(a.n) + any_value(b.n) - count(*)), 4) as jaccard
+        from members l join members r on l.profile_id = r.profile_id and l.audience < r.audience
+        join sizes a on a.audience = l.audience join sizes b on b.audience = r.audience
+        group by 1, 2 order by jaccard desc, 1, 2""",
+    )
+
+
+def members(con: DuckDBPyConnection, config: Config, name: str, limit: int) -> list[dict[str, Any]]:
+    """Who is in an audience, the newest first."""
+    required(config, name)
+    _check_built(con)
+    return records_of(
+        con,
+        f"""select profile_id, entered_at, entry_reason from {NAME} where audience = ? and exited_at is null
+        order by entered_at desc, profile_id limit {limit}""",
+        [name],
+    )

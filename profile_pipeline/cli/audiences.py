@@ -1,0 +1,187 @@
+"""Commands about audiences: see them, try the rules without a trace, ask why somebody is in or out."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from profile_pipeline import display
+from profile_pipeline.cli.shell import (
+    AsJson,
+    ProjectFolder,
+    as_json,
+    chosen,
+    console,
+    opened,
+    plain_errors,
+)
+from profile_pipeline.config.load import load_config
+
+commands = typer.Typer(no_args_is_help=True, help="Audiences: see, try, compare, ask why.")
+AudienceName = Annotated[str, typer.Argument(metavar="AUDIENCE", help="An audience of audiences.yaml.")]
+
+
+@commands.command("list")
+def audience_list(project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """Every audience with its members after the last run and the consent it needs."""
+    with plain_errors():
+        from profile_pipeline import audiences
+
+        where = chosen(project)
+        config = load_config(where.rules)
+        sizes = {}
+        if where.database.exists():
+            with opened(where) as con:
+                sizes = audiences.sizes(con)
+        found = [
+            {
+                "audience": name,
+                "members": sizes.get(name, 0),
+                "consent": ", ".join(config.audiences.consents(name)) or "none",
+                "description": audience.description,
+            }
+            for name, audience in config.audiences.audiences.items()
+        ]
+        if json_output:
+            as_json(found)
+        else:
+            display.table(
+                console, ["audience", "members", "consent", "description"], [tuple(a.values()) for a in found]
+            )
+
+
+@commands.command("show")
+def audience_show(name: AudienceName, project: ProjectFolder = None, json_output: AsJson = False) -> None:
+    """What an audience asks, condition by condition."""
+    with plain_errors():
+        from profile_pipeline.audiences import explain
+        from profile_pipeline.audiences.clock import NO_BATCH
+        from profile_pipeline.audiences.leaves import condition_text, leaves_of
+
+        config = load_config(chosen(project).rules)
+        explain.required(config, name)
+        audience = config.audiences.audiences[name]
+        found = {
+            "audience": name,
+            "description": audience.description,
+            "purpose": audience.purpose or "default",
+            "consent": config.audiences.consents(name),
+            "condition": condition_text(config, name),
+            "parts": [
+                {"path": leaf.path, "asks": leaf.said} for leaf in leaves_of(config, {}, name, NO_BATCH)
+            ],
+        }
+        if json_output:
+            as_json(found)
+            return
+        display.line(console, f"{name}: {audience.description or 'no description'}")
+        display.table(console, ["condition", "asks"], [tuple(part.values()) for part in found["parts"]])
+
+
+@commands.command("preview")
+def audience_preview(
+    name: Annotated[
+        str | None, typer.Argument(metavar="AUDIENCE", help="Only this one, with profile ids.")
+    ] = None,
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Exact counts by the rules as they are now: who would enter and leave. Changes nothing."""
+    with plain_errors():
+        from profile_pipeline.audiences import explain
+
+        where = chosen(project)
+        config = load_config(where.rules)
+        with opened(where) as con:
+            if name:
+                found = {"audience": name, **explain.changes(con, config, name)}
+            else:
+                found = [asdict(trial) for trial in explain.preview(con, config)]
+        if json_output:
+            as_json(found)
+        elif isinstance(found, dict):
+            lines = [(what, profile) for what in ("entering", "leaving") for profile in found[what]]
+            display.table(console, ["change", "profile"], lines)
+        else:
+            display.table(
+                console,
+                ["audience", "members", "now", "entering", "leaving"],
+                [tuple(t.values()) for t in found],
+            )
+
+
+@commands.command("why")
+def audience_why(
+    name: AudienceName,
+    profile: Annotated[str, typer.Argument(help="Profile id, or any identifier of the person.")],
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Whether a profile is in an audience, and which condition decides, with the value it saw."""
+    with plain_errors():
+        from profile_pipeline.audiences import explain
+        from profile_pipeline.explain.members import find_profile
+
+        where = chosen(project)
+        config = load_config(where.rules)
+        with opened(where) as con:
+            found = explain.why(con, config, name, find_profile(con, config, profile))
+        if json_output:
+            as_json({**asdict(found), "failing": [asdict(part) for part in found.failing]})
+            return
+        since = "" if found.inside == found.member else "; the next run changes it"
+        display.line(console, f"{found.profile_id} is {'in' if found.inside else 'not in'} {name}{since}")
+        lines = [
+            (
+                "no" if part.holds == part.negated else "yes",
+                f"{'not: ' if part.negated else ''}{part.condition}",
+                part.seen,
+            )
+            for part in found.parts
+        ]
+        display.table(console, ["", "condition", "saw"], lines)
+
+
+@commands.command("overlap")
+def audience_overlap(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="AUDIENCE...", help="Only these; default: all.")
+    ] = None,
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """How many members every two audiences share."""
+    with plain_errors():
+        from profile_pipeline.audiences import explain
+
+        where = chosen(project)
+        config = load_config(where.rules)
+        for name in names or []:
+            explain.required(config, name)
+        with opened(where) as con:
+            found = explain.overlap(con, names or [])
+        if json_output:
+            as_json(found)
+        else:
+            headings = ["audience", "other", "members", "of the other", "shared", "share"]
+            display.table(console, headings, [tuple(pair.values()) for pair in found])
+
+
+@commands.command("members")
+def audience_members(
+    name: AudienceName,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest first.", min=1)] = 20,
+    project: ProjectFolder = None,
+    json_output: AsJson = False,
+) -> None:
+    """Who is in an audience, since when and why."""
+    with plain_errors():
+        from profile_pipeline.audiences import explain
+
+        where = chosen(project)
+        with opened(where) as con:
+            found = explain.members(con, load_config(where.rules), name, limit)
+        if json_output:
+            as_json(found)
+        else:
+            display.table(console, ["profile", "entered", "because of"], [tuple(m.values()) for m in found])
