@@ -17,7 +17,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.records import normalise
-from profile_pipeline.warehouse import literal, quote, rows, scrubbed, table_exists
+from profile_pipeline.warehouse import count, literal, quote, rows, scrubbed
 
 FOLDER = "audiences"
 TABLES = """
@@ -130,7 +130,7 @@ def resolve_lists(con: DuckDBPyConnection) -> None:
     create_tables(con)
     generic = "select (namespace, value) from profiles.identifiers where generic"
     con.execute("delete from audiences.external_members; delete from audiences.external_unmatched")
-    if not table_exists(con, "profiles.identifiers"):
+    if not count(con, "audiences.external_rows"):
         return
     con.execute(
         """insert into audiences.external_members select distinct r.list, i.profile_id
