@@ -264,12 +264,16 @@ def _rewind_models(con: DuckDBPyConnection, point: Point) -> None:
 
 
 def _rewind_audiences(con: DuckDBPyConnection, batch: int) -> None:
+    from profile_pipeline import audiences
+
     if not table_exists(con, "audiences.membership"):
         return
+    con.execute(audiences.TABLE)  # its columns, where an older version wrote it
     newest = f"(select max(as_of) from ({_all_batches()}) where batch <= {batch})"
     time = f"coalesce({newest}, timestamptz '-infinity')"
     con.execute(f"delete from audiences.membership where entered_at > {time}")
-    con.execute(f"update audiences.membership set exited_at = null where exited_at > {time}")
+    again = ", ".join(f"{column} = null" for column in audiences.EXIT)
+    con.execute(f"update audiences.membership set {again} where exited_at > {time}")
 
 
 def _rewind_pins_of_values(con: DuckDBPyConnection, batch: int) -> None:

@@ -5,7 +5,7 @@ audiences at once, `build` keeps their stays, `external` reads delivered lists, 
 and what new rules would change. Nothing here writes to profiles.
 """
 
-from profile_pipeline.audiences.build import build_audiences, sizes
+from profile_pipeline.audiences.build import EXIT, TABLE, build_audiences, sizes
 from profile_pipeline.audiences.evaluate import evaluate
 
-__all__ = ["build_audiences", "evaluate", "sizes"]
+__all__ = ["EXIT", "TABLE", "build_audiences", "evaluate", "sizes"]

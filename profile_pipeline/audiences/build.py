@@ -36,6 +36,8 @@ alter table {NAME} add column if not exists entry_reason text;
 alter table {NAME} add column if not exists exit_reason text;
 alter table {NAME} add column if not exists exit_detail text;
 """
+EXIT = ("exited_at", "exit_reason", "exit_detail")
+"""Columns that say that and why a stay ended."""
 READS = ("profiles.unified", "profiles.computed", "profiles.events", "profiles.identifiers")
 MERGED, RETIRED, RULES, CONSENT, CONDITION = "merged", "retired", "rules", "consent", "condition"
 

@@ -93,21 +93,18 @@ def audience_preview(
         where = chosen(project)
         config = load_config(where.rules)
         with opened(where) as con:
-            if name:
-                found = {"audience": name, **explain.changes(con, config, name)}
-            else:
-                found = [asdict(trial) for trial in explain.preview(con, config)]
+            trials = [trial for trial in explain.preview(con, config) if name in {None, trial.audience}]
+            found = {**asdict(trials[0]), **explain.changes(con, config, name)} if name and trials else None
+            if name and not trials:
+                explain.required(config, name)
         if json_output:
-            as_json(found)
-        elif isinstance(found, dict):
+            as_json(found or [asdict(trial) for trial in trials])
+            return
+        titles = ["audience", "members", "now", "entering", "leaving"]
+        display.table(console, titles, [tuple(asdict(trial).values()) for trial in trials])
+        if found and found["entering"] + found["leaving"]:
             lines = [(what, profile) for what in ("entering", "leaving") for profile in found[what]]
             display.table(console, ["change", "profile"], lines)
-        else:
-            display.table(
-                console,
-                ["audience", "members", "now", "entering", "leaving"],
-                [tuple(t.values()) for t in found],
-            )
 
 
 @commands.command("why")
