@@ -78,6 +78,28 @@ def expression_problem(
     )
 
 
+def clock_in(con: DuckDBPyConnection, expression: str) -> str | None:
+    """The first function of an expression that gives another value at another run; None when it has none or cannot be read."""
+    tree = json.loads(
+        scalar(con, "select json_serialize_sql(?)", [f"select (\n{expression}\n) from row_shape"])
+    )
+    for node in _nodes(tree):
+        name = {
+            "FUNCTION": node.get("function_name"),
+            "COLUMN_REF": node.get("column_names", [None])[-1],
+        }.get(node["class"])
+        if name and (
+            name.lower() in CLOCKS or (node["class"] == "FUNCTION" and _is_unsteady(con, name.lower()))
+        ):
+            return name
+    return None
+
+
+def _is_unsteady(con: DuckDBPyConnection, lowered: str) -> bool:
+    kinds = _functions(con).get(lowered, set())
+    return bool({stability for _, stability in kinds} & {"VOLATILE", "CONSISTENT_WITHIN_QUERY"})
+
+
 def _grammar(expression: str, message: str) -> str:
     if 'near "from"' in message and not re.search(r"\bfrom\b", expression, re.IGNORECASE):
         return "ends too early for a DuckDB expression; close the bracket, quote or `case` that is open"
@@ -131,7 +153,7 @@ def _function_problem(
         return f"`{name}` looks at or makes many rows; use the columns of the row only"
     if clock and lowered in CLOCKS:
         return None
-    if lowered in CLOCKS or {stability for _, stability in kinds} & {"VOLATILE", "CONSISTENT_WITHIN_QUERY"}:
+    if lowered in CLOCKS or _is_unsteady(con, lowered):
         return f"`{name}` gives another value at another run; use the columns of the row only"
     return None
 

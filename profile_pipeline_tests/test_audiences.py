@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profile_pipeline.audiences import build_audiences, sizes
-from profile_pipeline.config.load import load_config
+from profile_pipeline.config.load import RuleError, load_config
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.profile_ids import TABLES as LEDGER
 from profile_pipeline.warehouse import rows, scalar
+from profile_pipeline_tests.conftest import Projects
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, day, touch, warehouse
 from profile_pipeline_tests.worlds import DEMO_RULES
 
@@ -476,3 +477,38 @@ def test_a_delivered_list_is_normalised_and_says_whom_it_did_not_find(
         ("vip_1.csv", 4, "unreadable"),
         ("vip_1.csv", 5, "generic"),
     ]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("audience", "key", "name"),
+    [
+        ({"where": "last_event_at > now() - interval 1 day"}, "where", "now"),
+        ({"event": "x", "where": "occurred_at > Current_Timestamp"}, "where", "Current_Timestamp"),
+        ({"all": [{"not": {"where": "random() > 0.5"}}]}, "all.0.not.where", "random"),
+        (
+            {"sequence": [{"event": "x"}, {"event": "y", "where": "today() > date '2026-01-01'"}]},
+            "sequence.1.where",
+            "today",
+        ),
+    ],
+)
+def test_conditions_do_not_ask_the_computer_what_time_it_is(
+    project: Projects, audience: dict[str, Any], key: str, name: str
+) -> None:
+    made = project({"crm": Projects.crm(), "web": Projects.web()})
+    (made.rules / "audiences.yaml").write_text(
+        json.dumps({"audiences": {"late": audience}}), encoding="utf-8"
+    )
+    with pytest.raises(RuleError) as found:
+        load_config(made.rules)
+    line = f"audiences.yaml: audiences.late.{key}: `{name}` gives another value at another run; for the time use as_of"
+    assert found.value.problems == [line]
+
+
+def test_conditions_over_events_may_name_the_as_of_time(con: DuckDBPyConnection) -> None:
+    make_events(con, [("p", "x", day(0)), ("q", "x", day(-2))])
+    run(con, 1, {"late": {"event": "x", "where": "occurred_at > as_of - interval 2 days"}}, ("p",), ("q",))
+    assert members_of(con) == {"late": {"p"}}

@@ -123,7 +123,7 @@ def events_query(config: Config, as_of: datetime, only: str = "") -> str:
     narrowed = f" and event_type in ({', '.join(map(literal, types))})" if types is not None else ""
     whose = f"in (from {only})" if only else "is not null"
     return (
-        f"select {EVENT_COLUMNS} from profiles.events where profile_id {whose}"
+        f"select {EVENT_COLUMNS}, {moment(as_of)} as as_of from profiles.events where profile_id {whose}"
         f" and occurred_at <= {moment(as_of)}{narrowed}"
     )
 

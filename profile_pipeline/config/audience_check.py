@@ -51,7 +51,31 @@ def audience_name_problems(config: "Config", columns: Iterable[str], unknown: Un
             yield unknown(f"{where}.purpose", "purpose", audience.purpose, rules.consent.purposes)
         for path, condition in conditions_of(where, audience):
             yield from _of_condition(config, path, condition, known, unknown)
+    yield from _clocks(rules)
     yield from _circles(rules)
+
+
+def _clocks(rules: AudienceRules) -> Iterator[str]:
+    """Conditions in SQL that would say something else at another run over the same data."""
+    written = [found for name, audience in rules.audiences.items() for found in _written(name, audience)]
+    if not written:
+        return
+    from profile_pipeline.sandbox import clock_in, sandbox
+
+    with sandbox() as con:
+        for path, expression in written:
+            if name := clock_in(con, expression):
+                yield f"{path}: `{name}` gives another value at another run; for the time use as_of"
+
+
+def _written(name: str, audience: Condition) -> Iterator[tuple[str, str]]:
+    """Every condition in SQL, with its key path."""
+    for path, condition in conditions_of(f"audiences.yaml: audiences.{name}", audience):
+        if condition.where:
+            yield f"{path}.where", condition.where
+        for number, step in enumerate(condition.sequence or []):
+            if step.where:
+                yield f"{path}.sequence.{number}.where", step.where
 
 
 def _of_condition(
