@@ -50,10 +50,12 @@ def build_audiences(con: DuckDBPyConnection, config: Config, data: Path | None =
     con.execute(TABLE)
     external.create_tables(con)
     lists = external.state_of(data / external.FOLDER, config) if data else facts(con, NAME).get("lists", [])
-    mark = fingerprint(upstream(con, READS), config.audiences.model_dump(), clock(con), lists)
-    if built(con, NAME) == mark:
+    said = fingerprint(config.audiences.model_dump(), lists)
+    inputs = fingerprint(upstream(con, READS), clock(con), said)
+    kept, known = built(con, NAME), facts(con, NAME)
+    if kept and known.get("inputs") == inputs:
         return
-    before = facts(con, NAME).get("rules", {})
+    before = known.get("rules", {})
     with transaction(con):
         if data:
             external.read_lists(con, config, data / external.FOLDER)
@@ -61,10 +63,13 @@ def build_audiences(con: DuckDBPyConnection, config: Config, data: Path | None =
     # outside of the transaction: an error ends one, and the audience at fault is found by trying again
     evaluate(con, config, "temp.qualified")
     with transaction(con):
-        _enter_and_exit(con, config, _changed_rules(config, before))
+        moved = _enter_and_exit(con, config, _changed_rules(config, before))
         con.execute("drop table temp.qualified")
         touched.forget(con, "audiences")
-        mark_built(con, NAME, mark, {"rules": rule_marks(config), "lists": lists})
+        # time that moves nobody leaves nothing to do for those that follow
+        mark = inputs if moved or known.get("said") != said else kept
+        noted = {"rules": rule_marks(config), "lists": lists, "said": said, "inputs": inputs}
+        mark_built(con, NAME, mark or inputs, noted)
 
 
 def rule_marks(config: Config) -> dict[str, str]:
@@ -84,8 +89,11 @@ def _changed_rules(config: Config, before: dict[str, str]) -> list[str]:
     return [name for name in before | now if name in before and now.get(name) != before[name]]
 
 
-def _enter_and_exit(con: DuckDBPyConnection, config: Config, changed: list[str]) -> None:
-    """A stay that begins and ends at the same as-of time (rules changed twice without data) never happened."""
+def _enter_and_exit(con: DuckDBPyConnection, config: Config, changed: list[str]) -> bool:
+    """Begin and end stays; whether there were any to begin or end.
+
+    A stay that begins and ends at the same as-of time (rules changed twice without data) never happened.
+    """
     as_of = moment(clock(con))
     replace_table(
         con,
@@ -93,15 +101,16 @@ def _enter_and_exit(con: DuckDBPyConnection, config: Config, changed: list[str])
         f"""select audience, profile_id from {NAME} m
             anti join temp.qualified q using (audience, profile_id) where exited_at is null""",
     )
-    replace_table(con, "temp.exits", exits_query(con, changed))
+    exits = replace_table(con, "temp.exits", exits_query(con, changed))
     _find_failing(con, config)
     con.execute(
         f"""update {NAME} m set exited_at = {as_of}, exit_reason = e.reason, exit_detail = e.detail
         from temp.exits e where m.exited_at is null and m.audience = e.audience and m.profile_id = e.profile_id"""
     )
-    con.execute(entries_query(con, changed, as_of))
+    [(entries,)] = con.execute(entries_query(con, changed, as_of)).fetchall()
     con.execute(f"delete from {NAME} where exited_at = entered_at")
     con.execute("drop table temp.leaving; drop table temp.exits")
+    return exits + entries > 0
 
 
 def _among(changed: list[str]) -> str:

@@ -51,7 +51,8 @@ def build_computed(con: DuckDBPyConnection, config: Config) -> None:
     as_of = clock(con)
     inputs = ["profiles.unified", "profiles.events", "records.current"]
     mark = fingerprint(upstream(con, inputs), config.computed.model_dump(), as_of)
-    if built(con, TABLE) == mark:
+    kept = built(con, TABLE)
+    if kept and facts(con, TABLE).get("inputs") == mark:
         return
     before = facts(con, TABLE).get("as_of")
     base = _base(con, config)
@@ -62,13 +63,16 @@ def build_computed(con: DuckDBPyConnection, config: Config) -> None:
         try:
             if whole:
                 _write_whole(con, config, as_of)
-            else:
-                _update(con, config, as_of, datetime.fromisoformat(before))
+                kept = None
+            elif _update(con, config, as_of, datetime.fromisoformat(before)):
+                kept = None
         except duckdb.Error as error:
             raise PipelineError(f"computed.yaml: attributes: does not work: {scrubbed(error)}") from None
         touched.forget(con, STEP)
         full = mark if whole else last_full(con, TABLE)
-        mark_built(con, TABLE, mark, {"base": base, "full": full, "as_of": as_of.isoformat()})
+        # time that changes nothing leaves nothing to do for those that follow
+        noted = {"base": base, "full": full, "as_of": as_of.isoformat(), "inputs": mark}
+        mark_built(con, TABLE, kept or mark, noted)
 
 
 def clock(con: DuckDBPyConnection) -> datetime:
@@ -91,7 +95,8 @@ def _write_whole(con: DuckDBPyConnection, config: Config, as_of: datetime) -> No
     replace_table(con, TABLE, shown_query(config, as_of))
 
 
-def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: datetime) -> None:
+def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: datetime) -> bool:
+    """Look at what may have moved; whether any row is another one now."""
     moved = [moved_query(config, over, before, as_of) for over in KEY if simple(config, over)]
     replace_table(con, "temp.affected", " union ".join([touched.noted_query(STEP), *moved]))
     for over in KEY:
@@ -101,8 +106,9 @@ def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: da
             con.execute(f"insert into {table} by name {parts_query(config, over, as_of, 'temp.affected')}")
     only = "" if follows_clock(config.computed.attributes) else "temp.affected"
     replace_table(con, "temp.computed_now", shown_query(config, as_of, only))
-    _write_differing(con, only)
+    moved_rows = _write_differing(con, only)
     con.execute("drop table affected; drop table computed_now")
+    return moved_rows > 0
 
 
 def moved_query(config: Config, over: str, before: datetime, as_of: datetime) -> str:
@@ -114,10 +120,10 @@ def moved_query(config: Config, over: str, before: datetime, as_of: datetime) ->
     return f"select distinct profile_id from ({rows_query(config, over, f'({passed})')})"
 
 
-def _write_differing(con: DuckDBPyConnection, only: str) -> None:
-    """Bring the rows up to date that are not what they were; `only`: a table of the profiles looked at."""
+def _write_differing(con: DuckDBPyConnection, only: str) -> int:
+    """Bring the rows up to date that are not what they were, and count them; `only`: a table of the profiles looked at."""
     wanted = f"where profile_id in (from {only})" if only else ""
-    replace_table(
+    differing = replace_table(
         con,
         "temp.differing",
         f"""select coalesce(o.profile_id, n.profile_id) as profile_id
@@ -130,6 +136,7 @@ def _write_differing(con: DuckDBPyConnection, only: str) -> None:
     )
     touched.note(con, "audiences", "from temp.differing")
     con.execute("drop table differing")
+    return differing
 
 
 def filled(con: DuckDBPyConnection, config: Config) -> dict[str, int]:

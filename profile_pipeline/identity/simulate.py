@@ -21,6 +21,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline import profile_ids
 from profile_pipeline.config.identity import IdentityRules, Namespace
 from profile_pipeline.config.load import Config
+from profile_pipeline.config.profiles import ProfileRules
 from profile_pipeline.config.sources import Source
 from profile_pipeline.identity.clusters import build_clusters
 from profile_pipeline.identity.edges import build_edges
@@ -30,7 +31,7 @@ from profile_pipeline.identity.newest_link import Identity, Observation, newest_
 from profile_pipeline.identity.nodes import build_nodes
 from profile_pipeline.identity.relationships import build_relationships
 from profile_pipeline.identity.simulation_file import Line
-from profile_pipeline.records import normalise
+from profile_pipeline.records import normalise, staging
 from profile_pipeline.records.current import build_current
 from profile_pipeline.records.events import build_events
 from profile_pipeline.records.normalise import filled_query, identifier_query
@@ -115,7 +116,7 @@ def simulate_ours(lines: list[Line], rules: IdentityRules, country: str = "") ->
 
 
 def _config(rules: IdentityRules, country: str) -> Config:
-    """The project's namespaces and limits, one source, no attributes, no matching."""
+    """The project's namespaces and limits, one source, no attributes, no matching, no rule of its own to merge by."""
     matching = rules.matching.model_copy(update={"enabled": False})
     source = {
         "kind": "event", "files": "*", "format": {"type": "jsonl"}, "columns": ["line"], "key": "line",
@@ -125,6 +126,8 @@ def _config(rules: IdentityRules, country: str) -> Config:
         attributes={},
         sources={SOURCE: Source.model_validate(source)},
         identity=rules.model_copy(update={"matching": matching}),
+        profiles=ProfileRules.model_validate({"default": "any", "policies": {"any": {}}}),
+        suites={},
     )
 
 
@@ -147,6 +150,7 @@ def _resolved(lines: list[Line], config: Config) -> Generator[DuckDBPyConnection
 def _stage(con: DuckDBPyConnection, lines: list[Line], config: Config) -> None:
     """Write records.line as staging would, with the pipeline's own normalisation of identifiers."""
     normalise.register(con)
+    staging.create_tables(con)
     con.execute("create table raw.batches as select 1 as batch, timestamptz '2026-01-01' as as_of")
     con.execute(
         "create table raw.files as select 1 as file_id, 'line' as source, 1 as batch, 'loaded' as state"
