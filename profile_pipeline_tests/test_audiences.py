@@ -504,7 +504,10 @@ def test_conditions_do_not_ask_the_computer_what_time_it_is(
     )
     with pytest.raises(RuleError) as found:
         load_config(made.rules)
-    line = f"audiences.yaml: audiences.late.{key}: `{name}` gives another value at another run; for the time use as_of"
+    line = (
+        f"audiences.yaml: audiences.late.{key}: `{name}` gives another value at another run;"
+        " use the columns of the row, and as_of for the time"
+    )
     assert found.value.problems == [line]
 
 

@@ -219,7 +219,11 @@ def test_what_cannot_be_loaded_is_reported_as_it_is(project):
 
 AUDIENCES = [
     ("city = 'york' and event_count >= 3 and list_contains(sources, 'crm')", None),
-    ("last_event_at > now() - interval 30 days", None),
+    ("last_event_at > as_of - interval 30 days", None),
+    (
+        "last_event_at > now() - interval 30 days",
+        "audiences.a.where: `now` gives another value at another run; use the columns of the row, and as_of for the time",
+    ),
     ("citty = 'york'", "audiences.a.where: unknown column `citty`; did you mean `city`?"),
     ("city", "audiences.a.where: must be true or false, not varchar; compare it with something"),
     (
@@ -228,7 +232,7 @@ AUDIENCES = [
     ),
     (
         "random() < 0.5",
-        "audiences.a.where: `random` gives another value at another run; use the columns of the row only",
+        "audiences.a.where: `random` gives another value at another run; use the columns of the row, and as_of for the time",
     ),
 ]
 

@@ -65,7 +65,7 @@ def _clocks(rules: AudienceRules) -> Iterator[str]:
     with sandbox() as con:
         for path, expression in written:
             if name := clock_in(con, expression):
-                yield f"{path}: `{name}` gives another value at another run; for the time use as_of"
+                yield f"{path}: `{name}` gives another value at another run; use the columns of the row, and as_of for the time"
 
 
 def _written(name: str, audience: Condition) -> Iterator[tuple[str, str]]:
