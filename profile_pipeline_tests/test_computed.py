@@ -194,9 +194,11 @@ def assert_equal(found: Seen, expected: Seen) -> None:
             assert found[who][name] == wanted, (who, name)
 
 
+@pytest.mark.parametrize("at_once", [2, 100_000])
 def test_every_attribute_of_the_demo_is_what_plain_python_finds(
-    con: DuckDBPyConnection, demo: Config
+    con: DuckDBPyConnection, demo: Config, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
+    monkeypatch.setattr(build, "PROFILES_AT_ONCE", at_once)
     events = events_of(1, 150)
     arrive(con, events, BEGIN)
     build_computed(con, demo)

@@ -43,6 +43,9 @@ from profile_pipeline.warehouse import (
 
 TABLE = "profiles.computed"
 STEP = "computed"
+PROFILES_AT_ONCE = 100_000
+"""Profiles whose rows are gathered by one query: counting the values of each, for each attribute, does not fit into memory
+for millions of them, and spilled tens of gigabytes."""
 NO_BATCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -89,9 +92,16 @@ def _base(con: DuckDBPyConnection, config: Config) -> str:
 
 
 def _write_whole(con: DuckDBPyConnection, config: Config, as_of: datetime) -> None:
+    pieces = scalar(con, "select count(*) from profiles.unified") // PROFILES_AT_ONCE + 1
     for over in KEY:
         if simple(config, over):
-            replace_table(con, parts_table(over), parts_query(config, over, as_of))
+            table, query = parts_table(over), parts_query(config, over, as_of, "temp.piece")
+            for piece in range(pieces):
+                mine = f"select profile_id from profiles.unified where hash(profile_id) % {pieces} = {piece}"
+                replace_table(con, "temp.piece", mine)
+                start = f"insert into {table} by name" if piece else f"create or replace table {table} as"
+                con.execute(f"{start} {query}")
+            con.execute("drop table temp.piece")
     replace_table(con, TABLE, shown_query(config, as_of))
 
 
