@@ -72,7 +72,8 @@ def _measured(folder: Path, profiles: int, *, check: bool) -> dict[str, Any]:
         if done["status"] != "done":
             raise SystemExit(f"{work}: {done['status']}: {done['reason']}")
         found[work] = done
-    if check and found["micro"].pop("content") != found["rebuild"].pop("content"):
+    contents = [found[step].pop("content") for step in steps[2:]]
+    if check and contents[0] != contents[1]:
         raise SystemExit("the micro-batch ends in another state than a rebuild")
     return found
 

@@ -52,6 +52,7 @@ def tables(results: Path) -> dict[str, str]:
         "rivals": ("rivals", rivals_table), "rivals-cost": ("rivals", rivals_cost_table),
         "speed": ("speed", speed_table), "incremental": ("speed", incremental_table),
         "churn": ("churn", churn_table), "profiles": ("profiles", profiles_table),
+        "engagement": ("engagement", engagement_table),
     }  # fmt: skip
     found = {}
     for name, (file, make) in makers.items():
@@ -204,6 +205,21 @@ def profiles_table(found: Json) -> str:
         "share of all profiles", "peak GiB",
     ]  # fmt: skip
     return markdown(titles, lines) if lines else UNMEASURED
+
+
+def engagement_table(found: Json) -> str:
+    """From mapped events to audiences: everything, and a micro-batch, by stage."""
+    words = {"full": "everything", "micro": "a micro-batch of 10,000 events"}
+    stages = ["events", "timeline", "candidates", "lineage", "unified", "computed", "audiences"]
+    lines = [
+        [
+            f"{found[step]['profiles']:,}", f"{found[step]['events']:,}", what,
+            *(f"{found[step]['seconds'][stage]:.1f}" for stage in stages), f"{found[step]['total']:.1f}",
+            f"{found[step]['peak_rss_mb'] / 1024:.2f}",
+        ]
+        for step, what in words.items()
+    ]  # fmt: skip
+    return markdown(["profiles", "events", "seconds for", *stages, "together", "peak GiB"], lines)
 
 
 def churn_table(found: Json) -> str:
