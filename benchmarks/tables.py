@@ -219,7 +219,7 @@ def engagement_table(found: Json) -> str:
         ]
         for step, what in words.items()
     ]  # fmt: skip
-    return markdown(["profiles", "events", "seconds for", *stages, "together", "peak GiB"], lines)
+    return markdown(["profiles", "all events", "seconds for", *stages, "together", "peak GiB"], lines)
 
 
 def churn_table(found: Json) -> str:
