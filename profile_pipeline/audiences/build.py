@@ -9,8 +9,8 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences import external
-from profile_pipeline.audiences.clock import clock, moment
 from profile_pipeline.audiences.evaluate import FACTS, evaluate, evaluated_query, leaves, write_facts
+from profile_pipeline.clock import clock, moment
 from profile_pipeline.config.audience_check import in_order, referred
 from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import final_redirects_query

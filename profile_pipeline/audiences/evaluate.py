@@ -6,7 +6,6 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences import external
-from profile_pipeline.audiences.clock import clock, moment, start_of
 from profile_pipeline.audiences.leaves import (
     Leaf,
     Types,
@@ -18,6 +17,7 @@ from profile_pipeline.audiences.leaves import (
     sequence_key,
 )
 from profile_pipeline.audiences.sequences import sequence_query
+from profile_pipeline.clock import clock, moment, start_of
 from profile_pipeline.config.audience_check import conditions_of, in_order
 from profile_pipeline.config.audiences import Condition
 from profile_pipeline.config.load import Config

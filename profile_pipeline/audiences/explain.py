@@ -7,9 +7,9 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences.build import NAME
-from profile_pipeline.audiences.clock import clock
 from profile_pipeline.audiences.evaluate import evaluate, evaluated_query, leaves, write_facts
 from profile_pipeline.audiences.leaves import audience_column
+from profile_pipeline.clock import clock
 from profile_pipeline.config.cross_check import unknown
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError

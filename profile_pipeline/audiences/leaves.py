@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from profile_pipeline.audiences.clock import NO_BATCH, moment, start_of
+from profile_pipeline.clock import NO_BATCH, moment, start_of
 from profile_pipeline.config.audiences import COMPARISONS, Audience, Condition, External, Step
 from profile_pipeline.config.load import Config
 from profile_pipeline.warehouse import literal, quote

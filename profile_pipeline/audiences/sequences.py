@@ -8,8 +8,8 @@ events of one moment have no order.
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from profile_pipeline.audiences.clock import moment, start_of
 from profile_pipeline.audiences.leaves import event_condition, sequence_columns
+from profile_pipeline.clock import moment, start_of
 from profile_pipeline.config.audiences import Condition, Step
 from profile_pipeline.warehouse import literal
 

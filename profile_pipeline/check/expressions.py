@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.audiences.clock import NO_BATCH
 from profile_pipeline.audiences.leaves import leaf_of
 from profile_pipeline.check.problem import Problem
+from profile_pipeline.clock import NO_BATCH
 from profile_pipeline.config.audience_check import conditions_of
 from profile_pipeline.config.audiences import Condition
 from profile_pipeline.config.load import Config

@@ -55,8 +55,8 @@ def audience_show(name: AudienceName, project: ProjectFolder = None, json_output
     """What an audience asks, condition by condition."""
     with plain_errors():
         from profile_pipeline.audiences import explain
-        from profile_pipeline.audiences.clock import NO_BATCH
         from profile_pipeline.audiences.leaves import condition_text, leaves_of
+        from profile_pipeline.clock import NO_BATCH
 
         config = load_config(chosen(project).rules)
         explain.required(config, name)

@@ -5,21 +5,20 @@ between the as-of time of the last build and that of this one. Attributes that m
 worked out for every profile from the kept parts, and only rows that differ are written; audiences are told of those.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.clock import clock, moment, start_of
 from profile_pipeline.computed.compile import (
     KEY,
     TIME,
-    moment,
     parts_query,
     parts_table,
     rows_query,
     shown_query,
     simple,
-    start_of,
     windows,
 )
 from profile_pipeline.computed.names import follows_clock
@@ -46,7 +45,6 @@ STEP = "computed"
 PROFILES_AT_ONCE = 100_000
 """Profiles whose rows are gathered by one query: counting the values of each, for each attribute, does not fit into memory
 for millions of them, and spilled tens of gigabytes."""
-NO_BATCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def build_computed(con: DuckDBPyConnection, config: Config) -> None:
@@ -76,12 +74,6 @@ def build_computed(con: DuckDBPyConnection, config: Config) -> None:
         # time that changes nothing leaves nothing to do for those that follow
         noted = {"base": base, "full": full, "as_of": as_of.isoformat(), "inputs": mark}
         mark_built(con, TABLE, kept or mark, noted)
-
-
-def clock(con: DuckDBPyConnection) -> datetime:
-    """The as-of time of the newest batch, in UTC."""
-    found = scalar(con, "select max(as_of) from raw.batches")
-    return found.astimezone(UTC) if found else NO_BATCH
 
 
 def _base(con: DuckDBPyConnection, config: Config) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 import sqlglot
 from sqlglot import exp
 
+from profile_pipeline.clock import moment, start_of
 from profile_pipeline.computed.names import levels, names_in, parsed
 from profile_pipeline.config.computed import ComputedAttribute
 from profile_pipeline.config.load import Config
@@ -100,16 +101,6 @@ def rows_query(config: Config, over: str, where: str = "true") -> str:
     )
     names = ", ".join(EVENT_COLUMNS)
     return f"select {names}{more} from profiles.events where profile_id is not null and {where}"
-
-
-def moment(at: datetime) -> str:
-    """A time as SQL."""
-    return f"timestamptz {literal(at.isoformat())}"
-
-
-def start_of(as_of: datetime, within: str) -> str:
-    """The last moment before a window: rows later than it are inside."""
-    return f"({moment(as_of)} - interval {literal(within)})"
 
 
 def read(expression: str, kind: str) -> str:
