@@ -186,7 +186,7 @@ def profiles_table(found: Json) -> str:
     """Merge policies: everything, the same without losers in the lineage, and a change of 1 %."""
     steps = {
         "full": "all profiles, every candidate in the lineage", "winners_only": "all profiles, winners only",
-        "change": "1 % of the records changed", "rebuild": "the same state merged afresh",
+        "change": "1 % of the records changed",
     }  # fmt: skip
     lines = []
     for by_size in found.values():
