@@ -1,7 +1,7 @@
 """Membership of audiences: who entered and left, when, and why.
 
-Every run evaluates every audience as a whole, set by set, and writes only what changed: windows move without new data,
-and a whole evaluation costs less than finding out whom it could spare.
+Every run evaluates every audience as a whole, set by set, and writes only what changed: windows move without new data.
+For a small change that is more than it needs: nine of the 27 seconds of a micro-batch at a million profiles.
 """
 
 from pathlib import Path

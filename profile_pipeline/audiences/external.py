@@ -17,7 +17,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.records import normalise
-from profile_pipeline.warehouse import count, literal, quote, rows, scrubbed
+from profile_pipeline.warehouse import count, literal, quote, scrubbed
 
 FOLDER = "audiences"
 TABLES = """
@@ -67,8 +67,7 @@ def read_lists(con: DuckDBPyConnection, config: Config, folder: Path) -> None:
     con.execute("delete from audiences.external_rows")
     if not lists_of(config):
         return
-    if not _registered(con):
-        normalise.register(con)
+    normalise.register(con)
     for name, (audience, listed) in lists_of(config).items():
         for path in files_of(folder, listed):
             try:
@@ -78,10 +77,6 @@ def read_lists(con: DuckDBPyConnection, config: Config, folder: Path) -> None:
                     f"data/{FOLDER}/{path.name}: cannot be read for audiences.{audience}.external: {scrubbed(error)};"
                     f" it needs to be UTF-8 CSV with a column {listed.column}"
                 ) from None
-
-
-def _registered(con: DuckDBPyConnection) -> bool:
-    return bool(rows(con, "select 1 from duckdb_functions() where function_name = 'e164'"))
 
 
 def _rows_query(config: Config, name: str, audience: str, listed: External, path: Path) -> str:

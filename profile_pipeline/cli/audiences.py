@@ -92,11 +92,11 @@ def audience_preview(
 
         where = chosen(project)
         config = load_config(where.rules)
+        if name:
+            explain.required(config, name)
         with opened(where) as con:
             trials = [trial for trial in explain.preview(con, config) if name in {None, trial.audience}]
-            found = {**asdict(trials[0]), **explain.changes(con, config, name)} if name and trials else None
-            if name and not trials:
-                explain.required(config, name)
+            found = {**asdict(trials[0]), **explain.changes(con, config, name)} if name else None
         if json_output:
             as_json(found or [asdict(trial) for trial in trials])
             return
