@@ -173,7 +173,7 @@ SHAPES = {
 
 
 def _write_records(con: DuckDBPyConnection, config: Config, people: int) -> None:
-    con.execute(current._empty_current(config))
+    con.execute(current.empty_current(config))
     con.execute(
         f"""insert into records.current by name
         select 'shop:' || {PERSON} as record_key, 'shop' as source, {PERSON} as source_key,

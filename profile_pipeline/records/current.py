@@ -34,7 +34,7 @@ def build_current(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "records.current") == mark:
         return
     with transaction(con):
-        con.execute(_empty_current(config))
+        con.execute(empty_current(config))
         for name in sources:
             con.execute(f"insert into records.current by name {effective_query(config, name)}")
         replace_table(con, "records.identifiers", identifiers_query())
@@ -46,7 +46,8 @@ def _attribute_types(config: Config) -> dict[str, str]:
     return {field: value_type(attribute) for field, attribute in config.attributes.items()}
 
 
-def _empty_current(config: Config) -> str:
+def empty_current(config: Config) -> str:
+    """Creates records.current without a row."""
     fields = "".join(f", {field} {kind}" for field, kind in _attribute_types(config).items())
     raw = ", ".join(f"{field} text" for field in config.attributes) or "none text"
     return f"""create or replace table records.current (
