@@ -1,4 +1,4 @@
-"""The time that computed attributes and audiences are worked out for: the as-of time of the newest batch, never the computer's clock."""
+"""The clock of computed attributes and audiences: the as-of time of the newest batch, never the computer's clock."""
 
 from datetime import UTC, datetime
 
