@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow ui check lock clean
+.PHONY: help setup demo test slow long ui serve check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,11 +25,17 @@ demo: setup ## the whole graph on the demo data, then what to look at
 ui: setup ## the Dagster UI on loopback, port 3000
 	@$(BIN)/profile-pipeline ui
 
+serve: setup ## profile pages on loopback; prints the address
+	@$(BIN)/profile-pipeline serve
+
 test: setup ## the tests, but for those that take minutes each
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile
 
 slow: setup ## the tests that take minutes: kills at random moments, the sensor of a running instance
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+long: setup ## the properties over hundreds of examples each; ends at the first failure
+	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal -x
 
 check: setup ## formatting, lint, types, Dagster definitions
 	@$(BIN)/ruff format --check .
@@ -42,4 +48,4 @@ lock: setup ## new lock files from pyproject.toml (needs uv: pip install uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet -o requirements-dev.lock
 
 clean: ## removes what runs have made, keeps the demo deliveries
-	@rm -rf data/state data/published data/dagster
+	@rm -rf data/state data/published data/dagster data/shared

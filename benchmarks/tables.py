@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "serve.md")
 RESULTS = ROOT / "benchmarks" / "results"
 UNMEASURED = "Not measured yet."
 OURS = "profile-pipeline"
@@ -53,12 +53,34 @@ def tables(results: Path) -> dict[str, str]:
         "speed": ("speed", speed_table), "incremental": ("speed", incremental_table),
         "churn": ("churn", churn_table), "profiles": ("profiles", profiles_table),
         "engagement": ("engagement", engagement_table),
+        "serve": ("serve", serve_table),
     }  # fmt: skip
     found = {}
     for name, (file, make) in makers.items():
         path = results / f"{file}.json"
         found[name] = make(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else UNMEASURED
     return found
+
+
+def serve_table(found: Json) -> str:
+    """What a visitor of the profile pages waits for, in milliseconds."""
+    lookups, pages, names = found["lookups"], found["pages_ms"], found["search_by_name_ms"]
+    lines = [
+        [
+            f"lookup by identifier, {lookups['rate']:g} a second",
+            f"{lookups['p50']:.0f}",
+            f"{lookups['p99']:.0f}",
+        ],
+        ["profile page", f"{pages['p50']:.0f}", f"{pages['p99']:.0f}"],
+        ["first profile page after the start", f"{found['first_page_ms']:.0f}", ""],
+        ["search by name", f"{names['p50']:.0f}", f"{names['p99']:.0f}"],
+    ]
+    headings = [
+        f"milliseconds, {found['profiles']:,} profiles, {found['events']:,} events",
+        "half within",
+        "99 % within",
+    ]
+    return markdown(headings, lines)
 
 
 def accuracy_table(sets: Json) -> str:

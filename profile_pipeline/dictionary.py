@@ -9,7 +9,8 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences.leaves import condition_text
 from profile_pipeline.config.load import Config, read_yaml
-from profile_pipeline.profile_ids import final_redirects_query
+from profile_pipeline.metrics import COUNTED
+from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
 from profile_pipeline.profiles.unified import table_of
 from profile_pipeline.warehouse import literal, rows
 
@@ -27,6 +28,11 @@ class Table:
     described_as: str
 
 
+LINKS = (
+    "select left_key, right_key, type, namespace, match_weight, match_probability, evidence"
+    " from identity.edges anti join identity.cut_links using (left_key, right_key) where accepted"
+    " union all select holder_key, record_key, 'attached', namespace, null, null, null from identity.attachments"
+)
 QUERIES = {
     "profile_identifiers": "select * from profiles.identifiers",
     "profile_events": "select * from profiles.events",
@@ -38,16 +44,14 @@ QUERIES = {
     "source_records": "select c.record_key, c.source, c.source_key, m.profile_id, c.observed_at, c.clock,"
     " c.ingested_at, c.batch, f.name as file, c._line as line from records.current c join identity.membership m"
     " on m.record_key = c.record_key and m.to_revision is null join raw.files f on f.file_id = c._file",
-    "links": "select left_key, right_key, type, namespace, match_weight, match_probability, evidence"
-    " from identity.edges anti join identity.cut_links using (left_key, right_key) where accepted"
-    " union all select holder_key, record_key, 'attached', namespace, null, null, null from identity.attachments",
+    "links": f"select m.profile_id, l.* from ({LINKS}) l join ({MEMBERS}) m on m.record_key = l.left_key",
+    "review_queue": "select * from identity.review_queue",
     "computed_attributes": "select * from profiles.computed",
     "audience_membership": "select * from audiences.membership",
+    "audience_list_members": "select * from audiences.external_members",
     "audience_unmatched": "select * from audiences.external_unmatched",
     "metrics_row_fates": "select * from metrics.row_fates",
-    "metrics_profiles": "select * from metrics.profiles",
-    "metrics_fields": "select * from metrics.fields",
-    "metrics_audiences": "select * from metrics.audiences",
+    **{f"metrics_{name}": f"select * from metrics.{name}" for name in COUNTED},
     "quarantine_summary": "select source, batch, stage, reason, count(*) as row_count from ("
     "select source, batch, stage, unnest(reasons) as reason from records.quarantine) group by all",
 }
@@ -136,8 +140,10 @@ PUBLISHED_AS = {
     "identity.redirects": "profile_redirects",
     "identity.relationships": "profile_relationships",
     "identity.edges": "links",
+    "identity.review_queue": "review_queue",
     "profiles.computed": "computed_attributes",
     "audiences.membership": "audience_membership",
+    "audiences.external_members": "audience_list_members",
     "audiences.external_unmatched": "audience_unmatched",
 }
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from profile_pipeline.config.project import PACKAGE_RULES, Project
+from profile_pipeline.report import REPORT
 
 if TYPE_CHECKING:
     from profile_pipeline.check import Problem
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from profile_pipeline.evaluate import Evaluation, ThresholdRow
     from profile_pipeline.infer import Proposal
     from profile_pipeline.lookup import Found
+    from profile_pipeline.memberships import Memberships
     from profile_pipeline.profiles.reasons import Offer, Reason
     from profile_pipeline.publish import Generation
     from profile_pipeline.runs import Summary
 
 BEATEN = 5
 """Offers of a field that are shown; `--json` has all."""
-STAGES = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published")
+STAGES = ("raw", "records", "identity", "profiles", "audiences", "metrics", "published", "shared")
 
 
 def plain(text: str) -> str:
@@ -45,14 +47,18 @@ def progress(console: Console, *, enabled: bool) -> Generator[Callable[[str, int
         return
     columns = [TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
     with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
-        tasks = {stage: bars.add_task(stage, total=None, start=False) for stage in STAGES}
+        tasks = {
+            # without destinations nothing is shared
+            stage: bars.add_task(stage, total=None, start=False, visible=stage != STAGES[-1])
+            for stage in STAGES
+        }
 
         def move(stage: str, done: int, total: int) -> None:
             task = tasks[stage]
             begun = stage == STAGES[0] or done or bars.tasks[task - 1].finished
             if begun and not bars.tasks[task].started:
                 bars.start_task(task)
-            bars.update(task, completed=done, total=total)
+            bars.update(task, completed=done, total=total, visible=True)
 
         yield move
 
@@ -113,11 +119,26 @@ def summary(console: Console, found: "Summary", live: "Generation", warnings: li
     console.print(f"\npublished: generation {live.number} in {live.folder}", highlight=False, soft_wrap=True)
 
 
+def shared(console: Console, found: Sequence[dict[str, Any]]) -> None:
+    """What has just left, to whom."""
+    for entry in found:
+        rows, files = (
+            f"{entry['row_count']:,} rows",
+            f"{entry['file_count']} file{'s' * (entry['file_count'] > 1)}",
+        )
+        line(
+            console,
+            f"shared: {entry['destination']} {entry['shipment']}, {rows} in {files}, {entry['place']}/{entry['folder']}",
+        )
+
+
 def next_steps(console: Console, project: Project) -> None:
-    """Three things to try after the demo."""
+    """Where the report is, and what to try after the demo."""
     rules = "profile_pipeline/rules" if project.rules == PACKAGE_RULES.resolve() else str(project.rules)
     console.print(
+        f"\nreport: {project.published / 'current' / REPORT}, whether these profiles can be trusted\n"
         "\nTry next\n"
+        "  .venv/bin/profile-pipeline report --open                  the report in the browser\n"
         "  make ui                                                   the graph, its checks and runs in the Dagster UI\n"
         "  .venv/bin/profile-pipeline lookup JOHN.GREENE@luma.com    one person, and where each value comes from\n"
         f"  edit {rules}/profiles.yaml, then: .venv/bin/profile-pipeline run && .venv/bin/profile-pipeline publish diff",
@@ -127,7 +148,11 @@ def next_steps(console: Console, project: Project) -> None:
 
 
 def status(
-    console: Console, live: "Generation | None", batches: Sequence[Sequence[Any]], refused: list[str]
+    console: Console,
+    live: "Generation | None",
+    members: "Memberships | None",
+    batches: Sequence[Sequence[Any]],
+    refused: list[str],
 ) -> None:
     """What is live and what waits for attention."""
     if live:
@@ -137,6 +162,8 @@ def status(
         )
     else:
         console.print("nothing is published yet")
+    if members and live and members.manifest["as_of"] != live.manifest["as_of"]:
+        console.print(f"memberships of audiences: as of {members.manifest['as_of']}", highlight=False)
     table(console, ["batch", "as of (UTC)", "files", "rows", "reverted files"], batches)
     for line in refused:
         console.print(f"refused: {plain(line)}", style="yellow", highlight=False, soft_wrap=True)

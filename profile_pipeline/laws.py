@@ -16,7 +16,7 @@ from profile_pipeline.profile_ids import MEMBERS, final_redirects_query, pending
 from profile_pipeline.profiles.unified import table_of
 from profile_pipeline.records import staging
 from profile_pipeline.records.staging import Check
-from profile_pipeline.warehouse import built, facts, fingerprint, literal, mark_built, scalar
+from profile_pipeline.warehouse import built, facts, fingerprint, literal, mark_built, quote, rows, scalar
 
 
 def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> list[Check]:
@@ -29,6 +29,13 @@ def standing_checks(con: DuckDBPyConnection, config: Config, source: str) -> lis
     guards = ["error_share", *guards_of(config.sources[source])]
     expected |= {name: Check(name, "critical", True, 0, 0, "") for name in guards}
     return [known.get(name, check) for name, check in expected.items()]
+
+
+def all_checks(con: DuckDBPyConnection, config: Config) -> list[tuple[str, Check]]:
+    """Every expectation of every source and table, with the table; suites of tables as they were last judged."""
+    found = [(name, check) for name in config.sources for check in standing_checks(con, config, name)]
+    judged = {table: facts(con, f"checks:{table}").get("outcomes", "[]") for table in sorted(config.suites)}
+    return found + [(table, Check(*values)) for table, kept in judged.items() for values in json.loads(kept)]
 
 
 LARGEST_CLOCK_FALLBACK = 0.05
@@ -99,15 +106,7 @@ def ledger_problems(con: DuckDBPyConnection) -> dict[str, int]:
     While a change waits for approval, records without an id are no broken law: `churn_within_limits` says why.
     """
     return {
-        "one_profile_a_record": 0
-        if pending(con)
-        else scalar(
-            con,
-            f"""select count(*) from (
-                select n.record_key from identity.nodes n left join ({MEMBERS}) m using (record_key)
-                left join identity.registry r on r.profile_id = m.profile_id and r.status = 'active'
-                group by 1 having count(r.profile_id) <> 1)""",
-        ),
+        "one_profile_a_record": 0 if pending(con) else _record_problems(con),
         "redirects_end": scalar(
             con,
             f"""select count(*) from ({final_redirects_query()}) f left join identity.registry r
@@ -116,17 +115,41 @@ def ledger_problems(con: DuckDBPyConnection) -> dict[str, int]:
     }
 
 
+def _record_problems(con: DuckDBPyConnection) -> int:
+    """Nodes without exactly one active profile; counted only where there may be any."""
+    active = f"({MEMBERS}) semi join (from identity.registry where status = 'active') using (profile_id)"
+    if _marks(con, "identity.nodes", "record_key") == _marks(con, active, "record_key"):
+        return 0
+    return scalar(
+        con,
+        f"""select count(*) from (
+            select n.record_key from identity.nodes n left join ({MEMBERS}) m using (record_key)
+            left join identity.registry r on r.profile_id = m.profile_id and r.status = 'active'
+            group by 1 having count(r.profile_id) <> 1)""",
+    )
+
+
 def profile_problems(con: DuckDBPyConnection, config: Config) -> dict[str, int]:
     """Rows that break the laws of unified profiles, by check name, over all policies."""
     policies = list(config.profiles.policies)
+    active = _marks(con, f"(select distinct profile_id from ({MEMBERS}))")
     return {
-        "one_row_a_profile": sum(_row_problems(con, table_of(config, p)) for p in policies),
+        "one_row_a_profile": sum(_row_problems(con, table_of(config, p), active) for p in policies),
         "locked_groups": sum(_group_problems(con, config, p) for p in policies),
-        "lineage_names_every_value": sum(_lineage_problems(con, config, p) for p in policies),
+        "lineage_names_every_value": _lineage_problems(con, config),
     }
 
 
-def _row_problems(con: DuckDBPyConnection, table: str) -> int:
+def _marks(con: DuckDBPyConnection, table: str, key: str = "profile_id") -> tuple[int, int | None]:
+    """Rows and the sum of the hashes of their keys: alike for the same keys as often, in whatever order."""
+    [found] = rows(con, f"select count(*), sum(hash({key})::hugeint) from {table}")
+    return found
+
+
+def _row_problems(con: DuckDBPyConnection, table: str, active: tuple[int, int | None]) -> int:
+    """Profiles without exactly one row, and rows without a profile; counted only where there are any."""
+    if _marks(con, table) == active:
+        return 0
     return scalar(
         con,
         f"""select count(*) from (select distinct profile_id from ({MEMBERS})) m
@@ -149,17 +172,54 @@ def _group_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int
     return broken
 
 
-def _lineage_problems(con: DuckDBPyConnection, config: Config, policy: str) -> int:
-    """Values shown without exactly one winner that gives them."""
-    filled = " + ".join(f"count({field})" for field in config.attributes) or "0"
-    shown = scalar(con, f"select {filled} from {table_of(config, policy)}")
-    explained = scalar(
+WINNERS = "profiles.lineage where won and rank = 1 and value is not null"
+"""What is shown, with the value that gives it."""
+
+
+def _lineage_problems(con: DuckDBPyConnection, config: Config) -> int:
+    """Values shown without exactly one winner that gives them, and winners that are not shown, over all policies.
+
+    Sums of hashes of profile and field tell whether there are any: a grouping of all winners takes ten times as long.
+    """
+    won = {
+        policy: tuple(marks)
+        for policy, *marks in rows(
+            con, f"select policy, count(*), sum(hash(profile_id, field)::hugeint) from {WINNERS} group by 1"
+        )
+    }
+    return sum(
+        _unexplained(con, config, policy)
+        for policy in config.profiles.policies
+        if won.get(policy, (0, 0)) != _shown(con, config, policy)
+    )
+
+
+def _shown(con: DuckDBPyConnection, config: Config, policy: str) -> tuple[int, int]:
+    """Number of values that a policy shows, and the sum of the hashes of their profiles and fields."""
+    count = " + ".join(f"count({quote(field)})" for field in config.attributes) or "0"
+    hashes = " + ".join(
+        f"if({quote(field)} is null, 0::hugeint, hash(profile_id, {literal(field)})::hugeint)"
+        for field in config.attributes
+    )
+    [found] = rows(
+        con, f"select {count}, coalesce(sum({hashes or '0::hugeint'}), 0) from {table_of(config, policy)}"
+    )
+    return found
+
+
+def _unexplained(con: DuckDBPyConnection, config: Config, policy: str) -> int:
+    table = table_of(config, policy)
+    shown = " union all ".join(
+        f"select profile_id, {literal(field)} as field from {table} where {quote(field)} is not null"
+        for field in config.attributes
+    )
+    return scalar(
         con,
-        "select count(*) from (select profile_id, field from profiles.lineage where policy = ? and won"
-        " and rank = 1 and value is not null group by 1, 2 having count(*) = 1)",
+        f"""select count(*) from ({shown}) s full join (
+            select profile_id, field, count(*) as n from {WINNERS} and policy = ? group by 1, 2) w using (profile_id, field)
+        where w.n is distinct from 1 or s.profile_id is null""",
         [policy],
     )
-    return abs(shown - explained)
 
 
 def table_suite(config: Config, table: str) -> list[Expectation]:

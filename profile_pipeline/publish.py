@@ -17,15 +17,18 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline import report
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.dictionary import DESCRIPTIONS, Table, as_markdown, describe, published_tables
+from profile_pipeline.difference import difference as compare
 from profile_pipeline.errors import PipelineError
+from profile_pipeline.metrics.adobe_views import create_views
 from profile_pipeline.raw.ledger import sha256_of
 from profile_pipeline.warehouse import (
     code_version,
-    columns_of,
     default_memory,
+    facts,
     fingerprint,
     literal,
     quote,
@@ -39,6 +42,8 @@ STORAGE_VERSION = "v1.5.0"
 """Analysts' DuckDB clients of the 1.x line can open the file."""
 DATABASE = "profiles.duckdb"
 MANIFEST = "manifest.json"
+WITHHELD = ".withheld"
+"""The number of the generation that was the newest when an older one was made live again."""
 GENERATIONS_BETWEEN_VACUUMS = 20
 """Small changes leave the room of deleted rows in the warehouse; giving it back costs more than such a change."""
 
@@ -82,10 +87,22 @@ def current(project: Project) -> Generation | None:
     return next((g for g in generations(project) if g.folder.resolve() == target), None)
 
 
-def rolled_back(project: Project) -> Generation | None:
-    """The newest generation, when a rollback has made an older one live."""
+def newest_waiting(project: Project) -> Generation | None:
+    """The newest generation where an older one is live: after a rollback, or a kill before the pointer moved."""
     live, newest = current(project), next(iter(generations(project)), None)
     return newest if live and newest and newest.number > live.number else None
+
+
+def rolled_back(project: Project) -> Generation | None:
+    """The newest generation, when a rollback has made an older one live."""
+    newest, withheld = newest_waiting(project), project.published / WITHHELD
+    known = newest and withheld.exists() and withheld.read_text(encoding="utf-8") == str(newest.number)
+    return newest if known else None
+
+
+def withhold_newest(project: Project) -> None:
+    """Say that the newest generation is not to be made live by a run that finds the same again: before a rollback."""
+    (project.published / WITHHELD).write_text(str(generations(project)[0].number), encoding="utf-8")
 
 
 def content_fingerprint(con: DuckDBPyConnection, config: Config) -> str:
@@ -95,23 +112,32 @@ def content_fingerprint(con: DuckDBPyConnection, config: Config) -> str:
     )
     fields = {name: attribute.model_dump() for name, attribute in config.attributes.items()}
     texts = DESCRIPTIONS.read_text(encoding="utf-8")
-    return fingerprint(marks, fields, texts, config.publication.parquet, code_version())
+    options = (config.publication.parquet, config.publication.trust.model_dump())
+    return fingerprint(marks, fields, texts, options, code_version(), report.template_version())
 
 
-def publish(con: DuckDBPyConnection, config: Config, project: Project, checks: dict[str, int]) -> Generation:
+def publish(con: DuckDBPyConnection, config: Config, project: Project, checks: dict[str, Any]) -> Generation:
     """Publish when something changed, else keep the live generation; old ones beyond the limit are removed."""
     project.published.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_unfinished(project)
     content = content_fingerprint(con, config)
     live = current(project)
+    waiting = newest_waiting(project)
     if live and content in {g.manifest["content"] for g in (live, rolled_back(project)) if g}:
         return live
+    if waiting and waiting.manifest["content"] == content:
+        point_to(project, waiting.folder)
+        return waiting
     number = max(_folders(project), default=0) + 1
     building = project.published / f".building-{number:06d}"
     building.mkdir(mode=0o700)
-    manifest = {"generation": number, "content": content} | _write(con, config, building, checks)
+    manifest: dict[str, Any] = {"generation": number, "content": content}
+    manifest |= _write(con, config, building, checks)
+    before = (live.folder, live.manifest) if live else None
+    report.write_report(building, manifest, before, project.state / "tmp")
+    manifest["files"] = _about_files(building, manifest["tables"])
     (building / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str), encoding="utf-8")
-    _sync_folder(building)
+    sync(building)
     folder = project.published / f"gen-{number:06d}"
     building.rename(folder)
     point_to(project, folder)
@@ -133,8 +159,8 @@ def _remove_unfinished(project: Project) -> None:
         pointer.unlink()
 
 
-def _write(con: DuckDBPyConnection, config: Config, folder: Path, checks: dict[str, int]) -> dict[str, Any]:
-    """Every file of a generation except its manifest, which is returned."""
+def _write(con: DuckDBPyConnection, config: Config, folder: Path, checks: dict[str, Any]) -> dict[str, Any]:
+    """Every table of a generation with its dictionary; returns what the manifest says of them and of the run."""
     tables = published_tables(config)
     described = describe(con, config, tables)
     row_counts = _write_database(con, folder / DATABASE, tables, described)
@@ -145,7 +171,6 @@ def _write(con: DuckDBPyConnection, config: Config, folder: Path, checks: dict[s
     return _about_run(con, config) | {
         "checks": checks,
         "tables": {table.name: {"rows": row_counts[table.name], "grain": table.grain} for table in tables},
-        "files": {path.name: _about_file(path, row_counts) for path in sorted(folder.iterdir())},
     }
 
 
@@ -163,6 +188,7 @@ def _write_database(
         }
         for table in described:
             _comment(con, table)
+        create_views(con, "generation.main")
     finally:
         con.execute("detach generation")
     return row_counts
@@ -194,18 +220,33 @@ def _about_run(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
         "as_of": as_of.isoformat() if as_of else None,
         "revision": scalar(con, "select max(revision) from identity.revisions"),
         "model": scalar(con, "select max(model_id) from identity.models where active"),
+        "matching": _about_matching(con),
+        "deliveries": dict(rows(con, "select state, count(*) from raw.files group by 1 order by 1")),
         "policies": {name: policy.version for name, policy in config.profiles.policies.items()},
         "default_policy": config.profiles.default,
+        "trust": config.publication.trust.model_dump(),
     }
 
 
-def _about_file(path: Path, row_counts: dict[str, int]) -> dict[str, Any]:
-    table_rows = row_counts[path.stem] if path.suffix == ".parquet" else None
+def _about_matching(con: DuckDBPyConnection) -> dict[str, float | None]:
+    """The threshold of the links, and what the model expects of them."""
+    found = facts(con, "identity.edges") | facts(con, "identity.clusters")
+    names = ("threshold", "expected_precision", "expected_recall_of_candidates")
+    return {name: None if found.get(name) is None else round(found[name], 6) for name in names}
+
+
+def _about_files(folder: Path, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {path.name: _about_file(path, tables) for path in sorted(folder.iterdir())}
+
+
+def _about_file(path: Path, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    table_rows = tables[path.stem]["rows"] if path.suffix == ".parquet" else None
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path), "rows": table_rows}
 
 
-def _sync_folder(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
+def sync(folder: Path) -> None:
+    """Have the disk hold a folder and the files in it; what its links lead to is not looked at."""
+    for path in [*(path for path in folder.iterdir() if not path.is_symlink()), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -214,12 +255,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def point_to(project: Project, folder: Path) -> None:
-    """Move the `current` pointer; a reader sees the old target or the new one, never neither."""
-    fresh = project.published / f".current-{os.getpid()}"
+    """Move the `current` pointer to a generation."""
+    point(project.published / "current", folder)
+
+
+def point(pointer: Path, folder: Path) -> None:
+    """Lead a link to a folder beside it; a reader sees the old target or the new one, never neither."""
+    fresh = pointer.with_name(f".{pointer.name}-{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
-    fresh.replace(project.published / "current")
-    _sync_folder(project.published)
+    fresh.replace(pointer)
+    sync(pointer.parent)
 
 
 def _remove_old(project: Project, keep: int) -> None:
@@ -256,35 +302,9 @@ def difference(project: Project) -> dict[str, int]:
     with duckdb.connect(config=settings(project.state / "tmp", default_memory(), 2)) as con:
         con.execute(f"attach {literal(live.folder / DATABASE)} as now (read_only)")
         con.execute(f"attach {literal(before.folder / DATABASE)} as past (read_only)")
-        changed = ", ".join(
-            f"if(n.{quote(field)} is distinct from p.{quote(field)}, {literal(field)}, null)"
-            for field in _shared_fields(con)
-        )
-        con.execute(
-            f"""create temp table pairs as
-            select n.profile_id as now_id, p.profile_id as past_id,
-                list_filter([{changed}]::text[], lambda field: field is not null) as changed
-            from now.profiles n full join past.profiles p on n.profile_id = p.profile_id"""
-        )
-        return _counted(con)
-
-
-def _counted(con: DuckDBPyConnection) -> dict[str, int]:
-    both = "now_id is not null and past_id is not null"
-    kinds = {"new": "past_id is null", "gone": "now_id is null", "changed": f"{both} and len(changed) > 0"}
-    by_kind = {kind: scalar(con, f"select count(*) from pairs where {test}") for kind, test in kinds.items()}
-    by_field = rows(
-        con,
-        f"select field, count(*) from (select unnest(changed) as field from pairs where {both}) group by 1 order by 1",
-    )
-    return by_kind | {f"value of {field}": n for field, n in by_field}
-
-
-def _shared_fields(con: DuckDBPyConnection) -> list[str]:
-    """Fields whose values both generations show; bookkeeping columns change without any value changing."""
-    past, now = columns_of(con, "past.profiles"), columns_of(con, "now.profiles")
-    bookkeeping = {"profile_id", "policy", "policy_version"}
-    return [name for name, kind in now.items() if name not in bookkeeping and past.get(name) == kind]
+        found = compare(con, "now", "past")
+    by_field = {f"value of {name}": n for name, n in found.fields.items()}
+    return {"new": found.new, "gone": found.gone, "changed": found.changed} | by_field
 
 
 def verify(generation: Generation) -> list[str]:

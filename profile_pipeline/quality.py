@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
@@ -20,6 +20,7 @@ from profile_pipeline.records.normalise import readable_query
 from profile_pipeline.warehouse import columns_of, quote, rows
 
 if TYPE_CHECKING:
+    import pandas as pd
     from great_expectations.data_context import EphemeralDataContext
 
 RESULT_FORMAT = {
@@ -82,9 +83,16 @@ def validate(
     """Run expectations on a table; raises PipelineError for a column or type that does not exist."""
     if not suite:
         return []
-    frame = con.sql(_frame_query(con, table, suite, order)).df()
+    frame = _frame(con.sql(_frame_query(con, table, suite, order)))
     batch = _context_batch(frame)
     return [_outcome(batch, len(frame), item) for item in suite]
+
+
+def _frame(found: DuckDBPyRelation) -> "pd.DataFrame":
+    """The rows as pandas sees them; text goes by Arrow, in a tenth of the time and to the same type."""
+    if all(kind == "VARCHAR" for kind in found.types):
+        return found.to_arrow_table().to_pandas()
+    return found.df()
 
 
 def _frame_query(con: DuckDBPyConnection, table: str, suite: Sequence[Expectation], order: str) -> str:
@@ -140,6 +148,11 @@ def _argument_problem(problem: Any, known: list[str]) -> tuple[str, str]:  # noq
     if name == "__root__":
         return "kwargs", f"{problem['msg']}; mend them"
     return f"kwargs.{name}", f"{problem['msg']}; mend it"
+
+
+def load() -> None:
+    """Load Great Expectations, which takes seconds, before a run needs it."""
+    _context()
 
 
 @functools.cache

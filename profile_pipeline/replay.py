@@ -22,6 +22,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import model
+from profile_pipeline.metrics import history
 from profile_pipeline.raw import ledger
 from profile_pipeline.warehouse import connect, literal, rows, run_lock, scalar, table_exists, transaction
 
@@ -37,6 +38,7 @@ HELD_BACK = {
     "raw.files": "batch > {batch}",
     "identity.decisions": "decision_id > {decision}",
     "identity.pins": "coalesce(revision, 2147483647) > {revision}",
+    "audiences.external_rows": "coalesce(batch, 0) > {batch}",
 }
 """Tables of which a replay hides the later part, in state.later_<table>, with what is later."""
 
@@ -109,6 +111,8 @@ def replay(con: DuckDBPyConnection, config: Config, project: Project) -> None:
     points = list(_points(con, start))
     with transaction(con):
         rewind(con, start)
+    if history.incomplete(con):
+        _run(con, config, project, retrain=False)
     for point in points:
         with transaction(con):
             _let_in(con, point)
@@ -201,6 +205,7 @@ def rewind(con: DuckDBPyConnection, point: Point) -> None:
     _rewind_models(con, point)
     _rewind_audiences(con, point.batch)
     _rewind_pins_of_values(con, point.batch)
+    history.forget_after(con, point.batch)
     _hold_back(con, point)
     _rewind_ledger(con, point.revision)
     if table_exists(con, "identity.changes"):
@@ -265,7 +270,9 @@ def _rewind_models(con: DuckDBPyConnection, point: Point) -> None:
 
 def _rewind_audiences(con: DuckDBPyConnection, batch: int) -> None:
     from profile_pipeline import audiences
+    from profile_pipeline.audiences import external
 
+    external.create_tables(con)  # what is replayed may make them, and nothing would be held back for them
     if not table_exists(con, "audiences.membership"):
         return
     con.execute(audiences.TABLE)  # its columns, where an older version wrote it
@@ -315,7 +322,7 @@ def _let_in(con: DuckDBPyConnection, point: Point) -> None:
 
 def _run(con: DuckDBPyConnection, config: Config, project: Project, *, retrain: bool) -> None:
     """What leaves traces in history, in the order of the graph. Changes of ids were accepted when they first came."""
-    from profile_pipeline import audiences
+    from profile_pipeline import audiences, metrics
     from profile_pipeline.computed.build import build_computed
     from profile_pipeline.identity import clusters, edges, features, nodes
     from profile_pipeline.profiles import candidates, lineage, timeline, unified
@@ -327,6 +334,7 @@ def _run(con: DuckDBPyConnection, config: Config, project: Project, *, retrain: 
         staging.stage_source(con, config, name)
     current.build_current(con, config)
     events.build_events(con, config)
+    current.build_quarantine(con, config)
     nodes.build_nodes(con, config)
     features.build_features(con, config)
     model.ensure_model(con, config, retrain=retrain)
@@ -339,6 +347,7 @@ def _run(con: DuckDBPyConnection, config: Config, project: Project, *, retrain: 
     unified.build_unified(con, config)
     build_computed(con, config)
     audiences.build_audiences(con, config)
+    metrics.build_profile_facts(con, config)
 
 
 # ---------------------------------------------------------------- as it was
@@ -357,6 +366,7 @@ def as_it_was(config: Config, project: Project, moment: datetime, output: Path) 
         with connect(project.database):  # what a killed run left in the log goes into the file
             pass
         copy = _copied(project, past.state)
+    past.past.touch()
     try:
         with connect(copy) as con:
             _go_back(con, config, past, moment)

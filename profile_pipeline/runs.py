@@ -9,7 +9,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline import charts, profile_ids
+from profile_pipeline import charts, laws, profile_ids
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
@@ -265,10 +265,11 @@ def profile_numbers(con: DuckDBPyConnection) -> Numbers:
     return {"persons": kinds.get("person", 0), "pseudonymous": kinds.get("pseudonymous", 0)}
 
 
-def check_counts(con: DuckDBPyConnection) -> dict[str, int]:
-    """Expectations and how many did not hold; blocking ones held, or nothing would be published."""
+def check_counts(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
+    """Expectations and how many did not hold, then each; blocking ones held, or nothing would be published."""
     found = rows(con, "select count(*), count(*) filter (not success) from records.validations")[0]
-    return {"expectations": int(found[0]), "not_met": int(found[1])}
+    outcomes = [asdict(check) | {"table": table} for table, check in laws.all_checks(con, config)]
+    return {"expectations": int(found[0]), "not_met": int(found[1]), "outcomes": outcomes}
 
 
 @dataclass(frozen=True)

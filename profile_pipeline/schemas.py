@@ -14,6 +14,7 @@ from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.model import Rule
 from profile_pipeline.config.profiles import ProfileRules
 from profile_pipeline.config.publication import PublicationRules
+from profile_pipeline.config.sharing import SharingRules
 from profile_pipeline.config.sources import SourceRules
 
 MODELS: dict[str, type[Rule]] = {
@@ -23,6 +24,7 @@ MODELS: dict[str, type[Rule]] = {
     "computed": ComputedRules,
     "audiences": AudienceRules,
     "publication": PublicationRules,
+    "sharing": SharingRules,
     "expectations": Suite,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -195,6 +195,14 @@ def replace_table(con: DuckDBPyConnection, table: str, query: str, values: Seque
     return rows(con, f"create or replace {kind} {table} as {query}", values)[0][0]
 
 
+def rows_where(table: str, condition: str, columns: str = "*") -> str:
+    """Few rows of a large table, as a query that reads the others only for the condition.
+
+    For a semi join DuckDB reads every column of every row; for row ids it passes over what it does not need.
+    """
+    return f"select {columns} from {table} where rowid in (select rowid from {table} where {condition})"
+
+
 def table_exists(con: DuckDBPyConnection, table: str) -> bool:
     """Whether `schema.table` exists, as a table or a view."""
     return table_kind(con, table) is not None

@@ -23,6 +23,8 @@ from profile_pipeline.quality import Outcome
 from profile_pipeline.raw import intake, ledger
 from profile_pipeline.records import current, events, staging
 from profile_pipeline.warehouse import connect, quote, rows
+from profile_pipeline_tests.hand_made import all_hold
+from profile_pipeline_tests.tally import Counted, counted_world
 
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
 Rules = dict[str, Any]
@@ -258,3 +260,11 @@ def run_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Core]]:
             return Core(con, config, found)
 
         yield run
+
+
+@pytest.fixture(scope="session")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    """A published retailer of three monthly batches with everything that its metrics should say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "validate", all_hold)
+        return counted_world(tmp_path_factory.mktemp("counted"))

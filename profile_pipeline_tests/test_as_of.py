@@ -22,6 +22,7 @@ def test_as_of_a_batch_equals_what_was_published_then_ids_included(tmp_path: Pat
     project = grown(tmp_path / "live", PARTS[2:])
     live = project.database.read_bytes()
     past = as_it_was(load_config(project.rules), project, as_of(2) + timedelta(hours=5), tmp_path / "past")
+    assert past.past.exists(), "nothing is shared of the past"
     assert project.database.read_bytes() == live, "the live warehouse is only read"
     run_core(past, as_of(90))
     assert published(past) == then

@@ -8,19 +8,29 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from duckdb import DuckDBPyConnection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from profile_pipeline.audiences import build_audiences, sizes
-from profile_pipeline.config.load import RuleError, load_config
+from profile_pipeline import batches, quality, replay
+from profile_pipeline.audiences import build, build_audiences, evaluate, explain, sizes
+from profile_pipeline.audiences.evaluate import write_members
+from profile_pipeline.audiences.moved import time_is_up
+from profile_pipeline.check.expressions import audience_problems
+from profile_pipeline.cli import app
+from profile_pipeline.clock import moment
+from profile_pipeline.config.load import Config, RuleError, load_config
+from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.profile_ids import TABLES as LEDGER
-from profile_pipeline.warehouse import rows, scalar
-from profile_pipeline_tests.conftest import Projects
-from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, day, touch, warehouse
-from profile_pipeline_tests.worlds import DEMO_RULES
+from profile_pipeline.profiles import touched
+from profile_pipeline.warehouse import mark_built, rolled_back, rows, scalar
+from profile_pipeline_tests.conftest import Projects, validate_in_sql
+from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, day, people, touch, warehouse
+from profile_pipeline_tests.worlds import DEMO_RULES, LINKED, deliver, run_core, warehouse_of, write_rules
 
 Happened = tuple[str, str, datetime]
 """Who, event type, when."""
@@ -48,8 +58,13 @@ def run(con: DuckDBPyConnection, batch: int, audiences: dict[str, Any], *people:
         )
     con.execute("delete from raw.batches")
     con.execute("insert into raw.batches values (?, ?)", [batch, day(batch)])
-    touch(con, "profiles.unified")
+    wholly(con, "profiles.unified", batch)
     build_audiences(con, config_of(TIERS, {"golden": {}}, audiences=audiences))
+
+
+def wholly(con: DuckDBPyConnection, table: str, batch: int) -> None:
+    """Say that a table was computed as a whole."""
+    mark_built(con, table, f"{table} {batch}", {"full": f"{table} {batch}"})
 
 
 def history(con: DuckDBPyConnection) -> list[tuple[Any, ...]]:
@@ -157,8 +172,9 @@ def make_events(con: DuckDBPyConnection, events: Iterable[Happened], payloads: b
                 " channel text, occurred_at timestamptz, payload json)")  # fmt: skip
     for number, (who, kind, at) in enumerate(events):
         payload = {"total": ["299.99", "300", "1200.5", "odd"][number % 4]} if payloads else {}
-        con.execute("insert into profiles.events values (?, ?, 'web', ?, 'web', ?, ?)",
-                    [who, str(number), kind, at, json.dumps(payload)])  # fmt: skip
+        channel = "app" if payloads and number % 5 == 0 else "web"
+        con.execute("insert into profiles.events values (?, ?, 'web', ?, ?, ?, ?)",
+                    [who, str(number), kind, channel, at, json.dumps(payload)])  # fmt: skip
 
 
 def members_of(con: DuckDBPyConnection) -> dict[str, set[str]]:
@@ -180,7 +196,21 @@ def demo_people(draw: random.Random) -> dict[str, dict[str, Any]]:
             "sources": draw.choice([["crm"], ["loyalty"], ["loyalty", "shop"], ["shop"]]),
             "event_count": draw.randrange(6),
         }
-        for n in range(200)
+        for n in range(300)
+    }
+
+
+def demo_computed(draw: random.Random) -> dict[str, Any]:
+    """What audiences ask of computed attributes; test_computed has these themselves."""
+    return {
+        "rfm": draw.choice([None, "111", "444", "454", "545", "454", "345", "554"]),
+        "revenue_365d": draw.choice([0.0, 199.99, 200.0, 1000.0]),
+        "days_since_order": draw.choice([None, 0, 29, 30, 60]),
+        "first_order_at": draw.choice([None, BEGIN - 30 * DAY, BEGIN - 29 * DAY, BEGIN, BEGIN - 300 * DAY]),
+        "average_basket": draw.choice([None, 99.99, 100.0, 500.0]),
+        "online_share": draw.choice([None, 0.0, 0.0, 0.25, 1.0]),
+        "channels_used": draw.choice([None, ["app"], ["app", "store"], ["store"]]),
+        "products_seen": draw.choice([0, 2, 3, 9]),
     }
 
 
@@ -197,14 +227,14 @@ def demo_events(draw: random.Random, people: Iterable[str]) -> list[Happened]:
 def demo_by_hand(people: dict[str, dict[str, Any]], events: list[Happened]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     totals = {number: [299.99, 300, 1200.5, 0][number % 4] for number in range(len(events))}
-    half_year, year = datetime(2025, 10, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
+    year = datetime(2025, 4, 1, tzinfo=UTC)
     for who, person in people.items():
         mine = [(kind, at, totals[n]) for n, (w, kind, at) in enumerate(events) if w == who and at <= BEGIN]
         times = {kind: [at for k, at, _ in mine if k == kind] for kind in KINDS_OF_DEMO}
         consent, tier = person["marketing_consent"] is True, person["loyalty_tier"]
         orders, stores = times["order"], times["store_purchase"]
         bought = orders + stores
-        lapsed = consent and tier in {"silver", "gold"} and bool(bought) and max(bought) <= half_year
+        lapsed = consent and tier in {"silver", "gold"} and bool(bought) and max(bought) <= BEGIN - 42 * DAY
         reachable = consent and person["email"] is not None
         human = person["kind"] == "person"
         left = [t for t in times["add_to_cart"] if t <= at_hour(2) and not any(o > t for o in orders)]
@@ -220,7 +250,19 @@ def demo_by_hand(people: dict[str, dict[str, Any]], events: list[Happened]) -> d
             "browsing_not_buying": consent and human and len(times["product_view"]) >= 3 and not orders,
             "store_then_online": any(s < o <= s + 60 * DAY for s in stores for o in orders),
             "win_back": lapsed and reachable and tier != "gold",
-        }
+            "best_customers": consent and person["rfm"] is not None and min(person["rfm"]) >= "4",
+            "slipping_away": consent and person["revenue_365d"] >= 200 and (person["days_since_order"] or 0) >= 30,
+            "new_customers": person["first_order_at"] is not None and person["first_order_at"] > BEGIN - 30 * DAY,
+            "one_time_buyers": consent and len(bought) == 1 and bought[0] <= BEGIN - 21 * DAY,
+            "large_baskets": consent and (person["average_basket"] or 0) >= 100 and len(bought) >= 3,
+            "app_users": consent and any(n % 5 == 0 and w == who and BEGIN >= at > BEGIN - 90 * DAY
+                                         for n, (w, _, at) in enumerate(events)),
+            "stores_only": consent and person["online_share"] == 0 and "store" in (person["channels_used"] or []),
+            "window_shoppers": person["products_seen"] >= 3 and not any(t > BEGIN - 30 * DAY for t in times["add_to_cart"]),
+            "gold_at_risk": consent and tier == "gold" and bool(mine) and max(at for _, at, _ in mine) <= BEGIN - 30 * DAY,
+            "cart_rescued": any(c < o <= c + DAY and not any(c < other < o for other in times["add_to_cart"])
+                                for c in times["add_to_cart"] for o in orders),
+        }  # fmt: skip
         for name, answer in answers.items():
             found[name] |= {who} if answer else set()
     return found
@@ -238,8 +280,16 @@ def test_every_audience_of_the_demo_is_what_plain_python_finds() -> None:
         con.execute("insert into raw.batches values (1, ?)", [BEGIN])
         con.execute("create table profiles.unified (profile_id text, kind text, loyalty_tier text, email text,"
                     " marketing_consent boolean, sources text[], event_count bigint)")  # fmt: skip
+        con.execute("create table profiles.computed (profile_id text, rfm text, revenue_365d double, days_since_order bigint,"
+                    " first_order_at timestamptz, average_basket double, online_share double, channels_used text[],"
+                    " products_seen bigint)")  # fmt: skip
         for who, person in people.items():
             con.execute("insert into profiles.unified values (?, ?, ?, ?, ?, ?, ?)", [who, *person.values()])
+            computed = demo_computed(draw)
+            con.execute(
+                "insert into profiles.computed values (?, ?, ?, ?, ?, ?, ?, ?, ?)", [who, *computed.values()]
+            )
+            person |= computed
         make_events(con, events, payloads=True)
         touch(con, "profiles.unified", "profiles.events")
         build_audiences(con, config)
@@ -378,7 +428,8 @@ def still_absent(step: dict[str, Any], at: datetime, times: list[datetime]) -> b
     return end <= BEGIN and (all(t > end for t in later) if step.get("or_late") else not later)
 
 
-PERSON = st.tuples(st.sampled_from([None, "gold", "silver"]), st.sampled_from([None, True, False]))
+TIER, AGREED = st.sampled_from([None, "gold", "silver"]), st.sampled_from([None, True, False])
+PERSON = st.tuples(TIER, AGREED)
 EVENT = st.tuples(st.integers(0, 5), st.sampled_from(["x", "y", "z"]), st.integers(-1, 9))
 
 
@@ -406,6 +457,93 @@ def test_any_rules_find_whom_plain_python_finds(
             if meets(rule, person, [(k, at) for w, k, at in events if w == person[0] and at <= BEGIN], rules)
         }
         assert found[name] == expected, name
+
+
+# ---------------------------------------------------------------- exactly at the limit
+
+HOUR, TICK = timedelta(hours=1), timedelta(microseconds=1)
+SOON = {"sequence": [{"event": "x"}, {"event": "y", "within": "1 hour"}]}
+NOT_YET = {"sequence": [{"event": "x"}, {"event": "y", "absent": True, "within": "1 hour"}]}
+LATE = {"sequence": [{"event": "x"}, {"event": "y", "absent": True, "within": "1 hour", "or_late": True}]}
+UNDISTURBED = {"sequence": [{"event": "x"}, {"event": "z", "absent": True}, {"event": "y"}]}
+QUIET_HOUR = {
+    "sequence": [{"event": "x"}, {"event": "z", "absent": True, "within": "1 hour"}, {"event": "y"}]
+}
+LIMITS = {
+    "a step at its limit is in time": (SOON, {"x": 3 * HOUR, "y": 2 * HOUR}, True),
+    "a step behind its limit is not": (SOON, {"x": 3 * HOUR, "y": 2 * HOUR - TICK}, False),
+    "an absence whose time is just up": (NOT_YET, {"x": HOUR}, True),
+    "an absence whose time is not up": (NOT_YET, {"x": HOUR - TICK}, False),
+    "an event at the limit is not late": (LATE, {"x": 3 * HOUR, "y": 2 * HOUR}, False),
+    "an event behind the limit is late": (LATE, {"x": 3 * HOUR, "y": 2 * HOUR - TICK}, True),
+    "an event between two others": (UNDISTURBED, {"x": 3 * HOUR, "z": 3 * HOUR - TICK, "y": HOUR}, False),
+    "at the moment of the first it is not between": (UNDISTURBED, {"x": 3 * HOUR, "z": 3 * HOUR, "y": HOUR}, True),
+    "at the moment of the second it is not between": (UNDISTURBED, {"x": 3 * HOUR, "z": HOUR, "y": HOUR}, True),
+    "between, at the limit": (QUIET_HOUR, {"x": 3 * HOUR, "z": 2 * HOUR, "y": HOUR}, False),
+    "between, behind the limit": (QUIET_HOUR, {"x": 3 * HOUR, "z": 2 * HOUR - TICK, "y": HOUR}, True),
+    "as old as the window": ({"event": "x", "within": "1 hour"}, {"x": HOUR}, False),
+    "younger than the window": ({"event": "x", "within": "1 hour"}, {"x": HOUR - TICK}, True),
+    "a sequence that began before its window": (
+        {"sequence": [{"event": "x"}, {"event": "y"}], "within": "3 hours"}, {"x": 3 * HOUR, "y": HOUR}, False),
+    "just so long ago": ({"event": "x", "not_for": "1 hour"}, {"x": HOUR}, True),
+    "not so long ago": ({"event": "x", "not_for": "1 hour"}, {"x": HOUR - TICK}, False),
+    "at this moment": ({"event": "x"}, {"x": 0 * HOUR}, True),
+    "later than now": ({"event": "x"}, {"x": -TICK}, False),
+}  # fmt: skip
+"""Rule, how long ago each event was, and whether the profile is a member."""
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_exactly_at_the_limit(con: DuckDBPyConnection, case: str) -> None:
+    rule, ago, inside = LIMITS[case]
+    make_events(con, [("p", kind, BEGIN - before) for kind, before in ago.items()])
+    run(con, 0, {"some": rule}, ("p",))
+    assert members_of(con)["some"] == ({"p"} if inside else set())
+
+
+# ---------------------------------------------------------------- event columns of computed.yaml
+
+PAID = {"event_columns": {"paid": {"type": "number", "value": "payload ->> '$.total'"}}}
+
+
+def test_conditions_over_events_may_name_event_columns(con: DuckDBPyConnection) -> None:
+    make_events(con, [(who, "x", day(0)) for who in ("p", "q", "r", "s")], payloads=True)
+    con.execute("insert into profiles.unified (profile_id) values ('p'), ('q'), ('r'), ('s')")
+    con.execute("insert into raw.batches values (1, ?)", [BEGIN])
+    touch(con, "profiles.unified", "profiles.events")
+    step = {"event": "x", "where": "paid >= 300"}
+    rules = {"spent": step, "then_left": {"sequence": [step, {"event": "y", "absent": True}]}}
+    build_audiences(con, config_of(TIERS, {"golden": {}}, audiences=rules, computed=PAID))
+    assert members_of(con) == {"spent": {"q", "r"}, "then_left": {"q", "r"}}, "of 299.99, 300, 1200.5 and odd"
+
+
+def test_an_event_column_that_changes_is_a_rule_that_changes(con: DuckDBPyConnection) -> None:
+    make_events(con, [("p", "x", day(0))], payloads=True)
+    con.execute("insert into profiles.unified (profile_id) values ('p')")
+    rules = {"some": {"event": "x", "where": "paid > 1"}, "other": {"event": "x"}}
+    pence = {
+        "event_columns": {
+            "paid": {"type": "number", "value": "try_cast(payload ->> '$.total' as double) / 1000"}
+        }
+    }
+    for number, columns in enumerate((PAID, pence)):
+        con.execute("insert into raw.batches values (?, ?)", [number, day(number)])
+        touch(con, "profiles.unified")
+        build_audiences(con, config_of(TIERS, {"golden": {}}, audiences=rules, computed=columns))
+    left = rows(con, "select audience, exit_reason from audiences.membership where exited_at is not null")
+    assert left == [("some", "rules")]
+
+
+def test_a_check_knows_event_columns_and_the_as_of_time_in_conditions_over_events() -> None:
+    steps = [{"event": "x"}, {"event": "y", "where": "payd > 3"}]
+    rules = {
+        "fine": {"event": "x", "where": "paid > 3 and occurred_at < as_of"},
+        "wrong": {"sequence": steps},
+    }
+    [problem] = audience_problems(config_of(TIERS, {"golden": {}}, audiences=rules, computed=PAID))
+    assert problem.line == (
+        "audiences.yaml: audiences.wrong.sequence.1.where: unknown column `payd`; did you mean `paid`?"
+    )
 
 
 # ---------------------------------------------------------------- why stays begin and end
@@ -441,6 +579,90 @@ def test_entries_and_exits_say_why(con: DuckDBPyConnection) -> None:
     ]
     taker = rows(con, "select entry_reason, exit_reason from audiences.membership where profile_id = 'taker'")
     assert taker == [("merged", "retired")]
+
+
+def test_of_several_conditions_that_fail_consent_is_named_first(con: DuckDBPyConnection) -> None:
+    rule = {
+        "gold": {
+            "all": [{"field": "points", "above": 1}, {"field": "tier", "is": "gold"}],
+            "consent": "agreed",
+        }
+    }
+    run(con, 1, rule, ("p", "gold", True, 5), ("q", "gold", True, 5), ("r", "gold", True, 5))
+    run(con, 2, rule, ("p", "silver", False, 0), ("q", "silver", True, 0), ("r", "silver", True, 5))
+    found = "select profile_id, exit_reason, exit_detail from audiences.membership order by 1"
+    assert rows(con, found) == [
+        ("p", "consent", "consent: agreed"),
+        ("q", "condition", "points above 1"),
+        ("r", "condition", "tier is gold"),
+    ]
+
+
+# ---------------------------------------------------------------- tried before a run
+
+
+def test_a_trial_of_one_audience_says_who_moves_and_looks_at_nothing_else(con: DuckDBPyConnection) -> None:
+    run(con, 1, GOLD, ("p", "gold"), ("q", "silver"), ("r", "gold"), ("s", None))
+    changed = {
+        "gold": {"any": [{"field": "tier", "is": "silver"}, {"audience": "named"}]},
+        "named": {"where": "profile_id = 'p'"},
+        "broken": {"where": "tier::integer > 1"},
+    }
+    config = config_of(TIERS, {"golden": {}}, audiences=changed)
+    before = history(con)
+    trial, moved = explain.preview_one(con, config, "gold")
+    assert trial == explain.Trial("gold", 2, 2, 1, 1)
+    assert moved == {"entering": ["q"], "leaving": ["r"]}
+    assert history(con) == before, "a trial writes nothing"
+    with pytest.raises(PipelineError, match=r"audiences\.broken\.where does not work"):
+        explain.preview(con, config)
+    with rolled_back(con), pytest.raises(PipelineError, match="audiences: a condition does not work: "):
+        evaluate(con, config, "temp.trial")
+    assert scalar(con, "select count(*) from duckdb_tables() where temporary") == 0
+    with pytest.raises(PipelineError, match="unknown audience `golt`; did you mean `gold`"):
+        explain.preview_one(con, config, "golt")
+
+
+def test_commands_about_audiences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    anna = {"id": "c1", "first": "Ann", "email": "ann@x.org", "segment": "gold"}
+    deliver(made, people(anna, {"id": "c2", "first": "Bob", "segment": "gold"}), "1")
+    run_core(made)
+    assert [(a["audience"], a["members"], a["consent"]) for a in asked(tmp_path, "list")] == [
+        ("reachable", 1, "none"), ("gold", 2, "none"),
+    ]  # fmt: skip
+    assert asked(tmp_path, "show", "gold")["parts"] == [{"path": "where", "asks": "segment = 'gold'"}]
+    (made.rules / "audiences.yaml").write_text(
+        "audiences: {reachable: {field: email, missing: true}, gold: {field: segment, is: gold}}"
+    )
+    assert asked(tmp_path, "preview") == [
+        {"audience": "reachable", "members": 1, "now": 1, "entering": 1, "leaving": 1},
+        {"audience": "gold", "members": 2, "now": 2, "entering": 0, "leaving": 0},
+    ]
+    one = asked(tmp_path, "preview", "reachable")
+    why = asked(tmp_path, "why", "reachable", "ANN@x.org")
+    assert (one["leaving"], len(one["entering"])) == ([why["profile_id"]], 1)
+    assert (why["inside"], why["member"]) == (False, True)
+    assert [(part["condition"], part["seen"]) for part in why["failing"]] == [
+        ("email is missing", "ann@x.org")
+    ]
+    [pair] = asked(tmp_path, "overlap")
+    assert (pair["audience"], pair["other"], pair["shared"], pair["jaccard"]) == ("gold", "reachable", 1, 0.5)
+    assert [m["entry_reason"] for m in asked(tmp_path, "members", "gold")] == ["condition"] * 2
+    for arguments in (("list",), ("show", "gold"), ("preview", "reachable"), ("why", "gold", "ann@x.org"),
+                      ("overlap",), ("members", "gold")):  # fmt: skip
+        told = CliRunner().invoke(app, ["audience", *arguments, "--project", str(tmp_path)])
+        assert (
+            told.exit_code,
+            "gold" in told.stdout or "reachable" in told.stdout or "condition" in told.stdout,
+        ) == (0, True)
+
+
+def asked(folder: Path, *arguments: str) -> Any:
+    found = CliRunner().invoke(app, ["audience", *arguments, "--project", str(folder), "--json"])
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
 
 
 # ---------------------------------------------------------------- delivered lists
@@ -479,6 +701,45 @@ def test_a_delivered_list_is_normalised_and_says_whom_it_did_not_find(
     ]
 
 
+@pytest.mark.slow
+def test_stays_on_a_delivered_list_begin_when_they_did_after_a_batch_came_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    listed = {"files": "vip.csv", "column": "mail", "namespace": "email"}
+    (made.rules / "audiences.yaml").write_text(json.dumps({"audiences": {"vip": {"external": listed}}}))
+    folder = made.data / "audiences"
+    folder.mkdir(parents=True)
+    lists = ["mail\n", "mail\nann@x.org\n", "mail\nann@x.org\nbob@x.org\n"]
+    for number, (name, text) in enumerate(zip(("ann", "bob", "cid"), lists, strict=True), start=1):
+        deliver(made, people({"id": name, "first": name, "email": f"{name}@x.org"}), str(number))
+        (folder / "vip.csv").write_text(text)
+        run_with_lists(made, day(number))
+    before = stays_of(made)
+    assert before == [("ann@x.org", 2, None), ("bob@x.org", 3, None)]
+    for change in (batches.revert, batches.restore):
+        with warehouse_of(made) as con:
+            change(con, 1, "ann", "by chance")
+        replay.settle(load_config(made.rules), made)
+        run_with_lists(made, day(9))
+        assert stays_of(made) == (before if change is batches.restore else before[1:])
+
+
+def run_with_lists(project: Project, as_of: datetime) -> None:
+    run_core(project, as_of)
+    with warehouse_of(project) as con:
+        build_audiences(con, load_config(project.rules), project.data)
+
+
+def stays_of(project: Project) -> list[tuple[Any, ...]]:
+    """(e-mail address, day of entry, day of exit)"""
+    with warehouse_of(project) as con:
+        mail = "(select any_value(value) from profiles.identifiers i where i.profile_id = m.profile_id and namespace = 'email')"
+        found = rows(con, f"select {mail}, entered_at, exited_at from audiences.membership m order by 1, 2")
+    return [(who, (entered - day(0)).days, left and (left - day(0)).days) for who, entered, left in found]
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -515,3 +776,165 @@ def test_conditions_over_events_may_name_the_as_of_time(con: DuckDBPyConnection)
     make_events(con, [("p", "x", day(0)), ("q", "x", day(-2))])
     run(con, 1, {"late": {"event": "x", "where": "occurred_at > as_of - interval 2 days"}}, ("p",), ("q",))
     assert members_of(con) == {"late": {"p"}}
+
+
+# ---------------------------------------------------------------- only whom something happened to is asked again
+
+DATES = st.integers(-2, 1)
+LATER = st.tuples(st.integers(0, 5), st.sampled_from(["x", "y", "z"]), st.integers(0, 9))
+BATCH = st.tuples(
+    st.integers(0, 3), st.lists(LATER, max_size=2), st.lists(st.tuples(st.integers(0, 5), PERSON), max_size=1)
+)
+"""Hours that pass, events of the hours before, and profiles that are others then."""
+WITH_DATES = st.one_of(
+    st.just({"field": "since", "within_days": 1}),
+    st.just({"field": "since", "within_days": 2}),
+    st.just({"not": {"field": "since", "within_days": 1}}),
+)
+
+
+def empty_world(con: DuckDBPyConnection, people: list[tuple[Any, ...]]) -> None:
+    con.execute(
+        "create table profiles.unified (profile_id text, tier text, agreed boolean, since timestamptz)"
+    )
+    con.execute("create table raw.batches (batch integer, as_of timestamptz)")
+    for number, (*person, days) in enumerate(people):
+        con.execute("insert into profiles.unified values (?, ?, ?, ?)", [f"p{number}", *person, BEGIN + days * DAY])  # fmt: skip
+    make_events(con, [])
+    for table in ("profiles.unified", "profiles.events"):
+        wholly(con, table, 0)
+
+
+def goes_by(con: DuckDBPyConnection, number: int, now: datetime, batch: Any) -> None:
+    """A batch, noted as the steps before audiences note it."""
+    _, happened, changed = batch
+    con.execute("insert into raw.batches values (?, ?)", [number, now])
+    for who, (tier, agreed) in changed:
+        con.execute("update profiles.unified set tier = ?, agreed = ? where profile_id = ?", [tier, agreed, f"p{who}"])  # fmt: skip
+        touched.note(con, "audiences", f"select 'p{who}' as profile_id")
+    for key, (who, kind, ago) in enumerate(happened):
+        con.execute("insert into profiles.events values (?, ?, 'web', ?, 'web', ?, '{}')",
+                    [f"p{who}", f"{number}:{key}", kind, now - timedelta(hours=ago)])  # fmt: skip
+        touched.note_events(con, f"select 'p{who}' as profile_id")
+    mark_built(con, "profiles.events", str(number), {"full": "profiles.events 0"})
+
+
+PEOPLE = st.lists(st.tuples(TIER, AGREED, DATES), min_size=6, max_size=6)
+BATCHES = st.lists(BATCH, min_size=3, max_size=6)
+EVERY_EDGE: dict[str, Any] = {
+    "lately": {"event": "x", "within": "3 hours", "at_least": 2},
+    "quiet": {"event": "y", "not_for": "8 hours"},
+    "left": {"sequence": [{"event": "x"}, {"event": "y", "absent": True, "within": "4 hours"}]},
+    "all_lately": {"sequence": [{"event": "z"}, {"event": "any"}], "within": "6 hours"},
+    "dated": {"field": "since", "within_days": 1},
+    "gold": {"field": "tier", "is": "gold", "consent": "agreed"},
+}
+
+
+def test_members_kept_up_to_date_are_those_of_asking_everybody() -> None:
+    draw = random.Random(5)
+    people = [
+        (draw.choice([None, "gold"]), draw.choice([None, True]), draw.randint(-2, 1)) for _ in range(80)
+    ]
+    batches = [
+        (
+            draw.randint(0, 2),
+            # some are still to come: a clock that is fast
+            [(draw.randrange(80), draw.choice("xyz"), draw.randint(-3, 9)) for _ in range(12)],
+            [(draw.randrange(80), (draw.choice([None, "gold"]), True)) for _ in range(2)],
+        )
+        for _ in range(14)
+    ]
+    check_kept(EVERY_EDGE, people, batches)
+
+
+@pytest.mark.long
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(rule_sets(), WITH_DATES, PEOPLE, BATCHES)
+def test_members_by_any_rules_kept_up_to_date_are_those_of_asking_everybody(
+    rules: dict[str, Any], dated: dict[str, Any], people: list[tuple[Any, ...]], batches: list[Any]
+) -> None:
+    check_kept(rules | {"dated": dated}, people, batches)
+
+
+def check_kept(rules: dict[str, Any], people: list[tuple[Any, ...]], batches: list[Any]) -> None:
+    kinds = {"tier": "text", "agreed": "consent", "since": "timestamp"}
+    config, now = config_of(kinds, {"golden": {}}, audiences=rules), BEGIN
+    with warehouse() as con:
+        empty_world(con, people)
+        for number, batch in enumerate(batches):
+            now += timedelta(hours=batch[0])
+            goes_by(con, number, now, batch)
+            build_audiences(con, config)
+            kept = {(name, who) for name, found in members_of(con).items() for who in found}
+            evaluate(con, config, "temp.everybody")
+            assert kept == set(rows(con, "from temp.everybody"))
+
+
+def test_only_those_are_asked_whom_something_happened_to(
+    con: DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def spy(con: DuckDBPyConnection, config: Config, into: str, only: str = "") -> None:
+        asked.append([who for (who,) in rows(con, f"from {only} order by 1")] if only else ["everybody"])
+        write_members(con, config, into, only)
+
+    monkeypatch.setattr(build, "write_members", spy)
+    rules = {"lately": {"event": "x", "within": "2 hours"}, "quiet": {"event": "y", "not_for": "5 hours"}}
+    config = config_of(TIERS, {"golden": {}}, audiences=rules)
+    con.executemany("insert into profiles.unified (profile_id) values (?)", [(f"p{n}",) for n in range(5)])
+    make_events(
+        con,
+        [("p0", "x", at_hour(1)), ("p1", "y", at_hour(3)), ("p2", "x", at_hour(4)), ("p3", "z", at_hour(1))],
+    )
+    for table in ("profiles.unified", "profiles.events"):
+        wholly(con, table, 0)
+    for number, hour in enumerate((0, 1, 2)):
+        goes_by(con, number, BEGIN + timedelta(hours=hour), (0, [(4, "z", 0)] if number == 1 else [], []))
+        build_audiences(con, config)
+    assert asked == [["everybody"], ["p0", "p4"], ["p1"]]
+    assert members_of(con) == {"quiet": {"p1"}}
+
+
+@pytest.mark.parametrize(
+    "where", ["as_of > timestamptz '2026-04-01 02:00:00Z'", "points >= (select max(points) from profiles.unified)",
+              "rank() over (order by points desc) = 1"],
+)  # fmt: skip
+def test_conditions_that_may_turn_for_anybody_are_asked_of_everybody(
+    con: DuckDBPyConnection, where: str
+) -> None:
+    config = config_of(TIERS, {"golden": {}}, audiences={"odd": {"where": where}})
+    con.execute("insert into profiles.unified values ('p', null, null, 1)")
+    wholly(con, "profiles.unified", 0)
+    goes_by(con, 0, BEGIN, (0, [], []))
+    build_audiences(con, config)
+    con.execute("insert into profiles.unified values ('q', null, null, 5)")
+    con.execute("update profiles.unified set points = 0 where profile_id = 'p'")
+    touched.note(con, "audiences", "select 'q' as profile_id")
+    goes_by(con, 1, BEGIN + DAY, (0, [], []))
+    build_audiences(con, config)
+    evaluate(con, config, "temp.everybody")
+    assert {("odd", who) for who in members_of(con)["odd"]} == set(rows(con, "from temp.everybody"))
+
+
+@pytest.mark.parametrize("within", ["1 month", "3 months", "1 year", "6 weeks", "2 hours"])
+def test_the_time_to_wait_runs_out_for_the_same_events_as_without_the_shortcut(within: str) -> None:
+    """Every day of four years as event, ends of months and a leap day among the days on which the time is up."""
+    with duckdb.connect() as con:
+        con.execute("set TimeZone = 'UTC'")
+        con.execute(
+            "create table events as select timestamptz '2023-01-01' + to_hours(6 * n::integer) as occurred_at from range(5844) t(n)"
+        )
+        for as_of in (
+            datetime(2024, month, last, 12, tzinfo=UTC) for month in range(1, 13) for last in (1, 28, 29)
+        ):
+            before = as_of - timedelta(days=2)
+            sum_of = f"occurred_at + interval '{within}'"
+            exact = f"{sum_of} > {moment(before)} and {sum_of} <= {moment(as_of)}"
+            found = [
+                scalar(con, f"select list(occurred_at order by 1) from events where {w}")
+                for w in (exact, time_is_up(within, before, as_of))
+            ]
+            assert found[0] == found[1]
+            assert found[0]

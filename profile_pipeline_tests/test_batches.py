@@ -139,7 +139,7 @@ ROWS = st.one_of(
 DELIVERY = st.lists(ROWS, min_size=1, max_size=4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(DELIVERY, min_size=2, max_size=4), st.data())
 def test_any_reverted_batch_never_came(deliveries: list[list[Row]], data: st.DataObject) -> None:

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from profile_pipeline import publish, quality
-from profile_pipeline.cli import app
+from profile_pipeline.cli import app, main
 from profile_pipeline.cli.shell import BUSY, PROBLEM
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import Project, project_at
+from profile_pipeline.generate import DEMO_AS_OF
 from profile_pipeline.raw import ledger
 from profile_pipeline_tests.hand_made import all_hold, day, people
 from profile_pipeline_tests.worlds import World, deliver, run_core, warehouse_of, write_rules
@@ -254,3 +255,21 @@ def test_an_unknown_batch_is_no_traceback(project: Project) -> None:
         PROBLEM,
         True,
     )
+
+
+def test_only_the_first_run_of_the_demo_counts_the_end_of_its_data_as_now(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(main, "_run", lambda _, choices, **__: asked.append(choices["as_of"]) or 0)
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    monkeypatch.setenv("PROFILE_DATA", str(tmp_path / "data"))
+    told = said(call("demo"))
+    assert asked == [DEMO_AS_OF]
+    assert DEMO_AS_OF[:16] in told
+    monkeypatch.setenv("PROFILE_DATA", str(project.data))
+    call("demo")  # something is published there
+    monkeypatch.setenv("PROFILE_RULES", str(project.rules))
+    monkeypatch.setenv("PROFILE_DATA", str(tmp_path / "data"))
+    call("demo")  # these are not the demo's rules
+    assert asked[1:] == ["", ""]

@@ -14,17 +14,22 @@ import pytest
 from duckdb import DuckDBPyConnection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from profile_pipeline.computed import build
+from profile_pipeline import quality
+from profile_pipeline.cli import app
+from profile_pipeline.computed import build, preview
 from profile_pipeline.computed.build import build_computed
 from profile_pipeline.config.load import Config, RuleError, load_config
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.profile_ids import TABLES as LEDGER
 from profile_pipeline.profiles import touched
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import mark_built, records_of, rows
-from profile_pipeline_tests.conftest import Projects
+from profile_pipeline_tests.conftest import Projects, validate_in_sql
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, touch, warehouse
-from profile_pipeline_tests.worlds import DEMO_RULES
+from profile_pipeline_tests.worlds import DEMO_RULES, LINKED, Row, deliver, write_rules
+from profile_pipeline_tests.worlds import run_core as run_project
 
 Event = dict[str, Any]
 Seen = dict[str, dict[str, Any]]
@@ -273,6 +278,33 @@ def test_without_a_clock_only_touched_profiles_are_read(
     assert computed(con)["p1"]["seen"] > 0, "nobody said that p1 changed"
 
 
+def test_expressions_over_the_time_and_what_is_made_of_them_move_with_it(con: DuckDBPyConnection) -> None:
+    attributes = {
+        "last_at": {"compute": "max", "value": "occurred_at", "type": "timestamp"},
+        "fresh": {"expression": "last_at > as_of - interval 3 days", "type": "boolean"},
+        "mark": {"expression": "if(fresh, 'fresh', 'stale')", "type": "text"},
+    }
+    config = config_of({}, {"golden": {}}, computed={"attributes": attributes})
+    arrive(con, [_event(random.Random(1), "x", BEGIN - DAY) | {"who": "p1"}], BEGIN)
+    build_computed(con, config)
+    assert computed(con)["p1"]["mark"] == "fresh"
+    arrive(con, [], BEGIN + 2 * DAY)
+    build_computed(con, config)
+    assert computed(con)["p1"] == {"last_at": BEGIN - DAY, "fresh": False, "mark": "stale"}
+
+
+def test_a_score_moves_when_others_do(con: DuckDBPyConnection) -> None:
+    config = config_of({}, {"golden": {}}, computed={"attributes": {"rfm": {"compute": "rfm", "value": "1"}}})
+    draw = random.Random(1)
+    arrive(con, [_event(draw, f"{n}", BEGIN - n * DAY) | {"who": f"p{n}"} for n in (1, 2)], BEGIN)
+    build_computed(con, config)
+    assert {who: row["rfm"] for who, row in computed(con).items() if row["rfm"]} == {"p1": "311", "p2": "111"}
+    arrive(con, [_event(draw, "new", BEGIN - 3 * DAY) | {"who": "p3"}], BEGIN + timedelta(minutes=1))
+    build_computed(con, config)
+    assert {who: row["rfm"] for who, row in computed(con).items() if row["rfm"]} == {
+        "p1": "411", "p2": "211", "p3": "111"}  # fmt: skip
+
+
 def test_a_batch_taken_back_takes_the_clock_back(con: DuckDBPyConnection, demo: Config) -> None:
     events = events_of(5, 40)
     arrive(con, events, BEGIN)
@@ -285,7 +317,113 @@ def test_a_batch_taken_back_takes_the_clock_back(con: DuckDBPyConnection, demo: 
     assert build.clock(con) == BEGIN
 
 
+# ---------------------------------------------------------------- tried before a run, and told in words
+
+
+def test_a_trial_tells_who_has_a_value_and_what_the_next_run_changes(
+    con: DuckDBPyConnection, demo: Config
+) -> None:
+    events = events_of(6, 120)
+    arrive(con, events, BEGIN)
+    build_computed(con, demo)
+    tables = ("profiles.computed", "profiles.computed_events", "profiles.computed_records")
+    before = [rows(con, f"from {table} order by all") for table in tables]
+    shorter = demo.computed.attributes["orders_90d"].model_copy(update={"within": "300 days"})
+    attributes = demo.computed.attributes | {"orders_90d": shorter}
+    tried = demo.model_copy(update={"computed": demo.computed.model_copy(update={"attributes": attributes})})
+
+    def orders(days: int) -> list[int]:
+        return [sum(e["who"] == who and e["source"] != "web" and e["at"] > BEGIN - days * DAY for e in events)
+                for who in PEOPLE]  # fmt: skip
+
+    found = preview.preview(con, tried, "orders_90d", 100)
+    assert (found.profiles, found.with_value, found.as_of) == (len(PEOPLE), len(PEOPLE), BEGIN)
+    assert found.changed == sum(a != b for a, b in zip(orders(90), orders(300), strict=True)) > 0
+    assert (found.spread["smallest"], found.spread["largest"]) == (min(orders(300)), max(orders(300)))
+    shown = {e["profile_id"]: (e["value"], e["last_run"]) for e in found.examples}
+    assert shown == dict(zip(PEOPLE, zip(orders(300), orders(90), strict=True), strict=True))
+    assert [rows(con, f"from {table} order by all") for table in tables] == before, "a trial writes nothing"
+
+
+def test_a_trial_of_an_attribute_made_of_others_needs_no_run_with_it(
+    con: DuckDBPyConnection, demo: Config
+) -> None:
+    events = events_of(7, 80)
+    arrive(con, events, BEGIN)
+    expected = by_hand(con, events, BEGIN)
+    for name in ("cart_left", "channels_used", "rfm"):
+        found = preview.preview(con, demo, name, 0)
+        values = [row[name] for row in expected.values() if row[name] is not None]
+        assert (found.with_value, found.changed, found.examples) == (len(values), len(values), ())
+        each = [v for value in values for v in (value if isinstance(value, list) else [value])]
+        assert found.common == {
+            str(v).lower() if isinstance(v, bool) else v: n for v, n in Counter(each).items()
+        }
+
+
+def test_commands_list_and_try_computed_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    attributes = {"visits": {"compute": "count", "where": "event_type = 'view'", "within": "60 days",
+                             "description": "Pages looked at."}}  # fmt: skip
+    write(made.rules, attributes)
+    views = [Row("visit", (("id", f"v{n}"), ("moment", "2026-03-01T10:00:00Z"), ("cookie", cookie), ("type", "view")))
+             for n, cookie in enumerate(["k1", "k1", "k2"])]  # fmt: skip
+    deliver(made, views, "1")
+    assert asked(tmp_path, "list")[0]["profiles_with_value"] is None, "no run yet"
+    run_project(made)
+    write(made.rules, attributes | {"last": {"compute": "last", "value": "upper(event_type)"}})
+    listed = asked(tmp_path, "list")
+    assert [(a["attribute"], a["type"], a["profiles_with_value"]) for a in listed] == [
+        ("visits", "bigint", 2), ("last", "text", None),
+    ]  # fmt: skip
+    assert listed[0]["is"] == "how many events where event_type = 'view' of the last 60 days"
+    assert asked(tmp_path, "preview", "visits")["spread"] == {
+        "smallest": 1, "a quarter below": 1, "half below": 1, "three quarters below": 2, "largest": 2,
+    }  # fmt: skip
+    found = asked(tmp_path, "preview", "last")
+    assert (found["common"], found["changed"]) == ({"VIEW": 2}, 2)
+    told = CliRunner().invoke(app, ["computed", "preview", "visits", "--project", str(tmp_path)])
+    assert "Pages looked at." in told.stdout
+    wrong = CliRunner().invoke(app, ["computed", "preview", "visit", "--project", str(tmp_path)])
+    assert (wrong.exit_code, " ".join(wrong.stderr.split())) == (
+        1, "error: computed.yaml: unknown computed attribute `visit`; did you mean `visits`?",
+    )  # fmt: skip
+
+
+def asked(folder: Path, *arguments: str) -> Any:
+    found = CliRunner().invoke(app, ["computed", *arguments, "--project", str(folder), "--json"])
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
 # ---------------------------------------------------------------- mistakes
+
+
+def test_an_aggregate_that_fails_on_the_data_names_the_attribute_and_no_value(
+    con: DuckDBPyConnection,
+) -> None:
+    counted = {"compute": "count"}
+    total = "max((payload ->> '$.total')::integer)"
+    attributes = {
+        "seen": counted,
+        "dearest": {"aggregate": total, "type": "integer", "where": "event_type = 'order'"},
+    }
+    config = config_of({}, {"golden": {}}, computed={"attributes": attributes})
+    arrive(con, [_event(random.Random(n), str(n), BEGIN) for n in range(20)], BEGIN)
+    con.execute(
+        "update profiles.events set payload = '{\"total\": \"4711 or so\"}' where event_type = 'order'"
+    )
+    for work in (build_computed, lambda con, config: preview.preview(con, config, "dearest", 3)):
+        with pytest.raises(PipelineError) as problem:
+            work(con, config)
+        text = str(problem.value)
+        assert text.startswith("computed.yaml: attributes.dearest.aggregate: does not work: ")
+        assert text.endswith("; use try_cast in it")
+        assert "4711" not in text
+        assert "\n" not in text
+    assert rows(con, "select count(*) from state.built where name = 'profiles.computed'") == [(0,)]
+
 
 MISTAKES = {
     "a circle": ({"a": {"expression": "b + 1", "type": "integer"}, "b": {"expression": "a + 1", "type": "integer"}},

@@ -2,7 +2,7 @@
 
 Workers are forked from this process after everything is imported, so that a kill costs a second; a few kills hit
 the real command. A kill is aimed at a step: the worker tells when it opens the warehouse for one, and dies some
-part of that step's usual time later.
+part of that step's usual time later, or at its end when it is quicker than usual.
 """
 
 import os
@@ -11,10 +11,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -70,8 +70,8 @@ class Worker:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def start(project: Project, as_of: str) -> Worker:
-    """Fork a worker; it never returns into the test."""
+def start(project: Project, as_of: str, until: int | None = None) -> Worker:
+    """Fork a worker, which stops and waits at the end of step `until`; it never returns into the test."""
     signs, tell = os.pipe()
     pid = os.fork()
     if pid:
@@ -80,21 +80,25 @@ def start(project: Project, as_of: str) -> Worker:
     code = 70
     try:
         os.close(signs)
-        _announce(tell)
+        _announce(tell, until)
         result = run_graph(load_config(project.rules), project, Options(as_of=as_of))
         code = 0 if result.success else 1
     finally:
         os._exit(code)
 
 
-def _announce(tell: int) -> None:
+def _announce(tell: int, until: int | None) -> None:
     opened = resources.Warehouse.get_connection
+    steps = count()
 
     @contextmanager
     def announced(self: resources.Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+        step = next(steps)
         os.write(tell, b"o")
         with opened(self) as con:
             yield con
+            if step == until:
+                signal.pause()
         os.write(tell, b"c")
 
     resources.Warehouse.get_connection = announced  # this process is a throw-away
@@ -110,11 +114,10 @@ def complete(project: Project, as_of: str) -> None:
 
 @dataclass
 class Course:
-    """Steps of a run in order, as stage and seconds, and where kills have hit."""
+    """Steps of a run in order, as stage and seconds."""
 
     stages: list[str]
     seconds: list[float]
-    hit: Counter[str] = field(default_factory=Counter)
 
 
 def measure(project: Project, as_of: str) -> Course:
@@ -137,17 +140,13 @@ def measure(project: Project, as_of: str) -> Course:
 
 def kill_inside(project: Project, as_of: str, course: Course, step: int, part: float) -> None:
     """Kill a run when `part` of the usual time of a step has passed since it opened the warehouse."""
-    worker = start(project, as_of)
+    worker = start(project, as_of, until=step)
     opened = 0
-    while sign := worker.next_sign():
+    while opened <= step and (sign := worker.next_sign()):
         opened += sign == b"o"
-        if opened == step + 1:
-            break
     time.sleep(course.seconds[step] * part)
     worker.kill()
-    code = worker.wait()
-    assert code in {-signal.SIGKILL, 0}, "a killed worker was not killed"
-    course.hit[course.stages[step]] += code == -signal.SIGKILL
+    assert worker.wait() == -signal.SIGKILL, f"the run never came to step {step} ({course.stages[step]})"
 
 
 def steps_of(course: Course, stage: str) -> list[int]:
@@ -196,7 +195,7 @@ def reference(folder: Path) -> Reference:
     after = project_at(copy_tree(folder / "finished", folder / "after"))
     bring_later(after)
     later_course = measure(after, LATER)
-    return Reference(folder / "fresh", finished, first, hashes(after), course, later_course)
+    return Reference(folder / "fresh", finished, first, hashes(after, *OF_DELIVERIES), course, later_course)
 
 
 def bring_later(project: Project) -> None:
@@ -205,11 +204,15 @@ def bring_later(project: Project) -> None:
         path.rename(project.data / "sources" / path.name)
 
 
-def hashes(project: Project) -> dict[str, str]:
+OF_DELIVERIES = {"metrics_deliveries", "metrics_destinations", "metrics_destination_audiences"}
+"""They count what was delivered before: a run that was killed behind its publication may have delivered, or not."""
+
+
+def hashes(project: Project, *without: str) -> dict[str, str]:
     live = publish.current(project)
     assert live
     assert publish.verify(live) == []
-    return parquet_hashes(live)
+    return {file: digest for file, digest in parquet_hashes(live).items() if Path(file).stem not in without}
 
 
 def assert_tidy(project: Project) -> None:
@@ -241,18 +244,11 @@ def test_runs_killed_inside_every_stage_end_as_if_nothing_had_happened(
     project = project_at(copy_tree(reference.fresh, folder / f"chain{chain}"))
     course = reference.course
     for stage in STAGES:
-        before = course.hit[stage]
-        for _ in range(4):
-            kill_inside(project, AS_OF, course, dice.choice(steps_of(course, stage)), dice.random())
-            if course.hit[stage] > before:
-                break
-        assert publish.current(project) is None or stage == "published"
+        kill_inside(project, AS_OF, course, dice.choice(steps_of(course, stage)), dice.random())
+        assert publish.current(project) is None or stage in ("published", "shared")
     complete(project, AS_OF)
     assert hashes(project) == reference.first
     assert_tidy(project)
-    if chain == CHAINS - 1:
-        assert set(course.hit) == set(STAGES)
-        assert sum(course.hit.values()) >= 3 * len(STAGES), course.hit
 
 
 @pytest.mark.slow
@@ -265,7 +261,7 @@ def test_a_killed_refresh_never_shows_readers_a_partial_state(folder: Path, refe
         for stage in STAGES:
             kill_inside(project, LATER, course, dice.choice(steps_of(course, stage)), dice.random())
         complete(project, LATER)
-        assert hashes(project) == reference.second
+        assert hashes(project, *OF_DELIVERIES) == reference.second
         time.sleep(0.5)
     assert seen.problems == []
     assert seen.reads > 20
@@ -432,7 +428,8 @@ def test_a_disk_full_while_publishing_leaves_no_half_generation(
     assert live
     assert (live.number, live.profile_count) == (2, 40)
     assert_tidy(project)
-    assert sorted(p.name for p in project.published.iterdir()) == ["current", "gen-000001", "gen-000002"]
+    names = sorted(p.name for p in project.published.iterdir())
+    assert names == ["current", "gen-000001", "gen-000002", "memberships"]
 
 
 @contextmanager
@@ -461,7 +458,7 @@ def test_a_real_disk_that_is_full_while_publishing(tmp_path: Path) -> None:
     deliver(project, [customer(n) for n in range(20, 40)], "2")
     first = tmp_path / "first"
     project.published.rename(first)
-    with small_disk(tmp_path / "disk", 8) as disk:
+    with small_disk(tmp_path / "disk", 64) as disk:
         project.published.symlink_to(disk)
         copy = copy_tree(first, disk / "kept")
         for path in copy.iterdir():

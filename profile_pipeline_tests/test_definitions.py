@@ -15,7 +15,7 @@ from profile_pipeline.defs.graph import build_definitions
 from profile_pipeline.dictionary import QUERIES
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "graph.txt"
-STAGES = {"raw", "records", "identity", "profiles", "audiences", "metrics", "published"}
+STAGES = {"raw", "records", "identity", "profiles", "audiences", "metrics", "published", "shared"}
 HEAVY = ("great_expectations", "splink", "pandas", "scipy", "altair", "matplotlib")
 RENEW = "python -m profile_pipeline_tests.test_definitions"
 

@@ -261,7 +261,7 @@ def test_incremental_equals_full(history: list[Change]) -> None:
     assert_incremental_equals_full(history, rules())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("pretend")
 @examples(1000)
 @given(histories())

@@ -828,7 +828,7 @@ def test_any_history_keeps_the_promises(
     promises_hold(shared, history, seed, gone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=histories, seed=st.integers(0, 1000), gone=st.integers(1, 15), pins=st.booleans())
 def test_a_thousand_histories_keep_the_promises(

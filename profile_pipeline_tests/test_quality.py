@@ -144,3 +144,12 @@ def test_an_expectation_that_refuses_nothing_casts_doubt_on_its_fields(project, 
         ("3", "family_name"),
         ("3", "given_name"),
     ]
+
+
+def test_text_gets_to_pandas_as_the_same_type_whatever_stands_beside_it(con):
+    con.execute("create table frame as select * from (values ('a', 1), (null, 2)) t(word, n)")
+    alone, beside = (
+        quality._frame(con.sql(f"select {columns} from frame")) for columns in ("word", "word, n")
+    )
+    assert list(alone.dtypes) == [beside.dtypes["word"]]
+    assert alone["word"].equals(beside["word"])

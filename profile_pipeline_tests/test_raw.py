@@ -70,6 +70,15 @@ def test_files_nobody_claims_are_named(project, run_core):
     assert core.scan.unclaimed == ["inbox/letter.txt"]
 
 
+def test_a_file_that_is_taken_away_during_a_look_is_passed_over(project, monkeypatch):
+    where = project({"crm": project.crm()}, {"crm_1.csv": HEADER, "crm_2.csv": HEADER})
+    listed = [*ledger.delivered_files(where)]
+    monkeypatch.setattr(ledger, "delivered_files", lambda _: listed)
+    listed[0][1].unlink()
+    found, _ = ledger.deliveries(load_config(where.rules), where)
+    assert [item.path for item in found] == [listed[1][1]]
+
+
 def test_a_refused_file_mended_under_the_same_name_is_read(project, run_core):
     place = project(files={"crm_1.csv": "nonsense\n"})
     assert run_core(place).file("crm_1.csv")[0] == "refused"

@@ -1,35 +1,29 @@
 """The timeline: every event once, with its person, however deliveries, merges, splits and reverts interleave."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
 import pytest
 from duckdb import DuckDBPyConnection
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from profile_pipeline import metrics, quality, runs
+from profile_pipeline import batches, decisions, metrics, profile_ids, quality, replay, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project
+from profile_pipeline.identity import clusters, edges, features, model, nodes
+from profile_pipeline.profiles import candidates, lineage, timeline, unified
 from profile_pipeline.records import retention
 from profile_pipeline.runs import forget_derived
-from profile_pipeline.warehouse import last_full, rows, scalar
-from profile_pipeline_tests.conftest import validate_in_sql
-from profile_pipeline_tests.worlds import (
-    LINKED,
-    Row,
-    deliver,
-    moments,
-    resolve,
-    take_in,
-    temporary_project,
-    unify,
-    warehouse_of,
-)
+from profile_pipeline.warehouse import connect, last_full, rows, scalar
+from profile_pipeline_tests.conftest import Core, Projects, validate_in_sql
+from profile_pipeline_tests.worlds import LINKED, Row, deliver, moments, take_in, temporary_project
 
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
 DERIVED = (
@@ -72,16 +66,32 @@ def cards(draw: st.DrawFn) -> Row:
     return Row("card", tuple(values.items()))
 
 
-BATCHES = st.lists(
-    st.lists(st.one_of(visits(), visits(), visits(), customers(), cards()), min_size=1, max_size=8),
-    min_size=2,
-    max_size=5,
-)
+def batches_of(visits: st.SearchStrategy[Row]) -> st.SearchStrategy[list[Row]]:
+    """What comes at one time."""
+    return st.lists(st.one_of(visits, visits, visits, customers(), cards()), min_size=1, max_size=8)
+
+
+BATCHES = st.lists(batches_of(visits()), min_size=2, max_size=4)
+
+
+def examples(number: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],  # an example takes seconds: to shrink one would take minutes
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+DESCRIBED = "    key: lower(trim(email))\n    write: patch\n"
+DESCRIPTION = "    attributes: {email: email, given_name: first}\n"
+"""What makes records of visits in the rules."""
 
 
 @contextmanager
-def world(*, keep: str = "", expire: int = 0) -> Iterator[Project]:
-    """A project that keeps its visits for a time, or whose pseudonymous profiles expire."""
+def world(*, keep: str = "", expire: int = 0, plain: bool = False) -> Iterator[Project]:
+    """A project that keeps its visits for a time, whose pseudonymous profiles expire, or whose visits describe nobody."""
     with temporary_project(LINKED) as project:
         for name, old, new in [
             ("sources", "    kind: event\n", f"    kind: event\n    retention: {keep}\n"),
@@ -90,13 +100,28 @@ def world(*, keep: str = "", expire: int = 0) -> Iterator[Project]:
             path = project.rules / f"{name}.yaml"
             if {"sources": keep, "identity": expire}[name]:
                 path.write_text(path.read_text().replace(old, new))
+        if plain:
+            path = project.rules / "sources.yaml"
+            path.write_text(path.read_text().replace(DESCRIBED, "").replace(DESCRIPTION, ""))
+        # events do not ask which values a policy chooses, nor who is in an audience
+        (project.rules / "profiles.yaml").write_text("default: golden\npolicies: {golden: {}}\n")
+        (project.rules / "audiences.yaml").unlink()
         yield project
 
 
+def warehouse_of(project: Project) -> AbstractContextManager[DuckDBPyConnection]:
+    return connect(project.database, memory="1GiB", threads=1)
+
+
 def run(con: DuckDBPyConnection, config: Config, project: Project, as_of: datetime) -> None:
+    """What events go through, and what looks at them first."""
     take_in(con, config, project, as_of)
-    resolve(con, config)
-    unify(con, config)
+    for build in (
+        nodes.build_nodes, features.build_features, model.ensure_model, edges.build_edges, clusters.build_clusters,
+        profile_ids.assign_profile_ids, timeline.build_timeline, candidates.build_candidates, lineage.build_lineage,
+        unified.build_unified, metrics.build_row_fates,
+    ):  # fmt: skip
+        build(con, config)
 
 
 def contents(con: DuckDBPyConnection) -> dict[str, list[Any]]:
@@ -115,14 +140,28 @@ def assert_like_a_rebuild(con: DuckDBPyConnection, config: Config, project: Proj
         assert found[table] == again[table], table
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(batches=BATCHES, keep=st.sampled_from(["", "29 days"]), seed=st.integers(0, 9))
-def test_incremental_equals_a_rebuild_and_no_event_is_lost_or_doubled(
-    batches: list[list[Row]], keep: str, seed: int
-) -> None:
+Drawn = tuple[list[list[Row]], str, bool, int]
+"""Batches, how long visits are kept, and a seed of file names."""
+DRAWN = st.tuples(BATCHES, st.sampled_from(["", "29 days"]), st.booleans(), st.integers(0, 9))
+
+
+@examples(2)
+@given(DRAWN)
+def test_incremental_equals_a_rebuild_and_no_event_is_lost_or_doubled(drawn: Drawn) -> None:
+    check_deliveries(*drawn)
+
+
+@pytest.mark.long
+@examples(60)
+@given(DRAWN)
+def test_incremental_equals_a_rebuild_for_many_deliveries(drawn: Drawn) -> None:
+    check_deliveries(*drawn)
+
+
+def check_deliveries(batches: list[list[Row]], keep: str, plain: bool, seed: int) -> None:
     chance = random.Random(seed)
     quick = mock.patch.object(quality, "validate", validate_in_sql)
-    with quick, world(keep=keep) as project, warehouse_of(project) as con:
+    with quick, world(keep=keep, plain=plain) as project, warehouse_of(project) as con:
         config = load_config(project.rules)
         for number, batch in enumerate(batches):
             for part in (batch[::2], batch[1::2]):
@@ -147,6 +186,142 @@ def assert_no_event_is_lost_or_doubled(con: DuckDBPyConnection) -> None:
     counted = scalar(con, "select coalesce(sum(deliveries), 0) from records.events")
     assert counted + scalar(con, expired) == scalar(con, deliveries)
     assert metrics.unbalanced(con) == []
+
+
+# ---------------------------------------------------------------- merges, splits and reverts, against plain Python
+
+
+@dataclass(frozen=True)
+class Decide:
+    """A steward decides about two of the current records; which two, as positions that wrap around."""
+
+    decision: str
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """A batch is reverted, or let in again when it is; its position wraps around."""
+
+    position: int
+
+
+Step = list[Row] | Decide | TakeBack
+
+
+def visit_of(number: int, moment: str) -> Row:
+    """What a visit says follows from its number, but for its time: of several deliveries the earliest counts."""
+    return visit(number, moment, cookie=["", "k1", "k2"][number % 3], email=["", "", *PEOPLE][number % 5])
+
+
+def steps() -> st.SearchStrategy[list[Step]]:
+    batch = batches_of(st.builds(visit_of, st.integers(0, 14), moments()))
+    some = st.integers(0, 40)
+    decision = st.builds(Decide, st.sampled_from([*decisions.DECISIONS, decisions.NO_MATCH]), some, some)
+    later = st.lists(st.one_of(batch, batch, decision, st.builds(TakeBack, some)), min_size=2, max_size=4)
+    return st.builds(lambda first, rest: [first, *rest], batch, later)
+
+
+@examples(3)
+@given(steps())
+def test_events_follow_their_identifiers_through_merges_splits_and_reverts(drawn: list[Step]) -> None:
+    check_steps(drawn)
+
+
+@pytest.mark.long
+@examples(40)
+@given(steps())
+def test_events_follow_their_identifiers_through_many_merges_splits_and_reverts(drawn: list[Step]) -> None:
+    check_steps(drawn)
+
+
+def check_steps(drawn: list[Step]) -> None:
+    quick = mock.patch.object(quality, "validate", validate_in_sql)
+    with quick, world() as project, warehouse_of(project) as con:
+        config, delivered = load_config(project.rules), []
+        for number, step in enumerate(drawn):
+            take(con, project, step, delivered)
+            if replay.needed(con):
+                replay.replay(con, config, project)
+            as_of = AS_OF + timedelta(hours=7 * number)
+            run(con, config, project, as_of)
+            assert_no_event_is_lost_or_doubled(con)
+            assert_every_event_is_where_its_identifiers_point(con, standing(con, delivered))
+        assert_like_a_rebuild(con, config, project, as_of)
+
+
+def take(con: DuckDBPyConnection, project: Project, step: Step, delivered: list[list[Row]]) -> None:
+    if isinstance(step, list):
+        delivered.append(step)
+        deliver(project, step, str(len(delivered)))
+    elif isinstance(step, Decide):
+        keys = [key for (key,) in rows(con, "select record_key from records.current order by 1")]
+        pair = {keys[n % len(keys)] for n in (step.left, step.right)} if keys else set()
+        if len(pair) == 2:
+            decisions.decide(con, [tuple(pair)], step.decision, "ann")
+    else:
+        batch = step.position % len(delivered) + 1
+        change = batches.revert if batch in counting(con) else batches.restore
+        change(con, batch, "ann", "by chance")
+
+
+def counting(con: DuckDBPyConnection) -> set[int]:
+    return {batch for (batch,) in rows(con, "select batch from raw.batches")}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A visit as it counts."""
+
+    id: str
+    at: datetime
+    cookie: str
+    email: str
+
+
+def standing(con: DuckDBPyConnection, delivered: Sequence[list[Row]]) -> list[Seen]:
+    """Every visit of the batches that count, once, at the earliest time that was delivered."""
+    found: dict[str, Seen] = {}
+    for batch, each in enumerate(delivered, start=1):
+        for row in each if batch in counting(con) else []:
+            said = dict(row.fields)
+            if row.source == "visit":
+                at = datetime.fromisoformat(said["moment"] or "")
+                seen = Seen(said["id"] or "", at, (said["cookie"] or "").upper(), said["email"] or "")
+                found[seen.id] = min(seen, found.get(seen.id, seen), key=lambda s: s.at)
+    return list(found.values())
+
+
+def belongs_to(seen: Seen, every: list[Seen]) -> tuple[str | None, str | None]:
+    """(node, attribution): who is named, else the login on the cookie nearest in time and within half an hour, else the cookie."""
+    if seen.email:
+        return f"visit:{seen.email}", "stated"
+    if not seen.cookie:
+        return None, None
+    logins = [s for s in every if s.email and s.cookie == seen.cookie and abs(s.at - seen.at) <= GAP]
+    if not logins:
+        return f"event:cookie={seen.cookie}", "pseudonymous"
+    # of two equally near the earlier; of two at one moment the smaller name
+    nearest = min(logins, key=lambda s: (abs(s.at - seen.at), s.at, s.email))
+    return f"visit:{nearest.email}", "inferred"
+
+
+GAP = timedelta(minutes=30)
+
+
+def assert_every_event_is_where_its_identifiers_point(con: DuckDBPyConnection, every: list[Seen]) -> None:
+    member = dict(rows(con, profile_ids.MEMBERS))
+    expected = {}
+    for seen in every:
+        node, attribution = belongs_to(seen, every)
+        expected[seen.id] = (member[node] if node else None, attribution, seen.at)
+    timeline_now = "select event_id, profile_id, attribution, occurred_at from profiles.events"
+    assert {event: rest for event, *rest in rows(con, timeline_now)} == {e: [*x] for e, x in expected.items()}
+    held = set(rows(con, "select profile_id, value from profiles.identifiers where namespace = 'email'"))
+    assert {(expected[s.id][0], s.email) for s in every if s.email} <= held
+    counted = dict(rows(con, "select profile_id, event_count from profiles.unified where event_count > 0"))
+    assert counted == Counter(profile for profile, _, _ in expected.values() if profile)
 
 
 # ---------------------------------------------------------------- named cases
@@ -190,13 +365,24 @@ def owners(con: DuckDBPyConnection) -> dict[str, str]:
 def test_two_people_who_alternate_on_one_tablet_each_keep_their_own_events() -> None:
     with world() as project, warehouse_of(project) as con:
         config = load_config(project.rules)
-        for number, row in enumerate(TABLET):  # one by one: every login moves only what is near to it
-            deliver(project, [row], str(number))
+        parts = [[*TABLET[1::2], TABLET[0]], [TABLET[2]], [TABLET[4], TABLET[6]]]
+        for number, part in enumerate(parts):  # every login moves what is near to it, and only that
+            deliver(project, part, str(number))
             run(con, config, project, AS_OF + timedelta(hours=number))
         ann, bob = "a@x.org", "b@x.org"
         assert owners(con) == {
             "v1": ann, "v2": ann, "v3": bob, "v4": bob, "v5": ann, "v6": ann, "v7": bob, "v8": "K1",
         }  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_profile_of_which_nothing_but_an_event_is_new_counts_it() -> None:
+    with world() as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        for number in (0, 1):
+            deliver(project, [TABLET[number]], str(number))
+            run(con, config, project, AS_OF + timedelta(hours=number))
+            assert rows(con, "select event_count from profiles.unified") == [(number + 1,)]
 
 
 @pytest.mark.usefixtures("quick")
@@ -260,8 +446,26 @@ def test_late_and_repeated_deliveries_are_counted() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_pseudonymous_profile_expires_and_has_its_id_again_when_the_cookie_returns() -> None:
-    with world(expire=20) as project, warehouse_of(project) as con:
+@pytest.mark.parametrize("later", ["    retention: 300 days\n", ""])
+def test_a_longer_retention_brings_events_back(later: str) -> None:
+    with world(keep="3 days") as project, warehouse_of(project) as con:
+        shown = "select event_id from profiles.events order by 1"
+        deliver(project, [visit(1, "2026-03-20T00:00:00Z"), visit(2, "2026-03-31T12:00:00Z")], "1")
+        run(con, load_config(project.rules), project, AS_OF)
+        assert rows(con, shown) == [("v2",)]
+        path = project.rules / "sources.yaml"
+        path.write_text(path.read_text().replace("    retention: 3 days\n", later))
+        config = load_config(project.rules)
+        run(con, config, project, AS_OF)
+        assert rows(con, shown) == [("v1",), ("v2",)]
+        assert_no_event_is_lost_or_doubled(con)
+        assert_like_a_rebuild(con, config, project, AS_OF)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_pseudonymous_profile_expires_and_has_its_id_again_when_the_cookie_returns(plain: bool) -> None:
+    with world(expire=20, plain=plain) as project, warehouse_of(project) as con:
         config = load_config(project.rules)
         cookie = visit(1, "2026-03-01T00:00:00Z", cookie="k1")
         deliver(project, [cookie, visit(2, "2026-03-01T00:00:00Z", email="a@x.org")], "1")
@@ -306,3 +510,22 @@ def test_events_move_with_identities_that_merge_and_split() -> None:
             assert scalar(con, "select count(distinct profile_id) from profiles.events") == profiles
             assert scalar(con, "select sum(event_count) from profiles.unified") == 2
         assert_like_a_rebuild(con, config, project, AS_OF + timedelta(days=2))
+
+
+def stated(number: int, moment: str, crm_id: str) -> str:
+    return f'{{"id": "e{number}", "ts": "{moment}", "kind": "view", "crm_id": "{crm_id}"}}\n'
+
+
+def test_identifiers_follow_events_and_leave_those_of_others_alone(
+    project: Projects, run_core: Callable[..., Core]
+) -> None:
+    first = stated(1, "2026-03-02T00:00:00Z", "1") + stated(2, "2026-03-02T00:00:00Z", "2")
+    where = project({"crm": project.crm(), "web": project.web()}, {"web_1.jsonl": first})
+    core = run_core(where, everything=True)
+    core.con.execute("update profiles.identifiers set raw_values = ['as it was'] where value = '2'")
+    later = stated(3, "2026-03-01T00:00:00Z", "1") + stated(4, "2026-03-03T00:00:00Z", "3")
+    project.deliver(where, "web_2.jsonl", later)
+    core = run_core(where, AS_OF + timedelta(days=1), everything=True)
+    assert core.rows("select value, raw_values, day(first_observed_at) from profiles.identifiers order by 1") == [
+        ("1", ["1"], 1), ("2", ["as it was"], 2), ("3", ["3"], 3),
+    ]  # fmt: skip

@@ -364,7 +364,7 @@ def run_and_publish(
     run_core(project, as_of, rebuild=rebuild)
     config = load_config(project.rules)
     with warehouse_of(project) as con:
-        return publish.publish(con, config, project, runs.check_counts(con))
+        return publish.publish(con, config, project, runs.check_counts(con, config))
 
 
 def take_in(con: DuckDBPyConnection, config: Config, project: Project, as_of: datetime) -> None:

@@ -1,11 +1,13 @@
 """Who is in which audience now: one row a profile with all that conditions look at, evaluated set by set."""
 
+from contextlib import suppress
 from datetime import datetime
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences import external
+from profile_pipeline.audiences.asked import columns_named, event_conditions, of_types
 from profile_pipeline.audiences.leaves import (
     Leaf,
     Types,
@@ -18,7 +20,8 @@ from profile_pipeline.audiences.leaves import (
 )
 from profile_pipeline.audiences.sequences import sequence_query
 from profile_pipeline.clock import clock, moment, start_of
-from profile_pipeline.config.audience_check import conditions_of, in_order
+from profile_pipeline.computed.compile import read
+from profile_pipeline.config.audience_check import in_order
 from profile_pipeline.config.audiences import Condition
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError
@@ -33,33 +36,41 @@ def evaluate(con: DuckDBPyConnection, config: Config, into: str, only: str = "")
 
     `only`: a relation of the profiles to look at; default all. Raises PipelineError that names the audience at fault.
     """
-    as_of = clock(con)
     external.create_tables(con)
+    write_facts(con, config, clock(con), only)
+    write_members(con, config, into, only)
+    con.execute(f"drop table {FACTS}")
+
+
+def write_members(con: DuckDBPyConnection, config: Config, into: str, only: str = "") -> None:
+    """What `evaluate` does when temp.audience_facts is there already."""
+    as_of, names = clock(con), in_order(config.audiences)
     replace_table(con, into, "select ''::text as audience, ''::text as profile_id limit 0")
-    names = in_order(config.audiences)
-    write_facts(con, config, as_of, only)
     columns = ", ".join(["profile_id", *map(audience_column, names)])
     try:
         replace_table(
             con, "temp.evaluated", f"select {columns} from ({evaluated_query(con, config, as_of, only)})"
         )
     except duckdb.Error as error:
-        blamed = _blamed(con, config, as_of, error)
-        con.execute(f"drop table if exists {FACTS}; drop table if exists {into}")
+        blamed = _blamed(con, config, as_of, only, error)
+        with suppress(duckdb.TransactionException):  # what a transaction has made is gone with it
+            con.execute(f"drop table if exists {FACTS}; drop table if exists {into}")
         raise blamed from None
     for name in names:
         con.execute(
             f"insert into {into} select {literal(name)}, profile_id from temp.evaluated where {audience_column(name)}"
         )
-    con.execute(f"drop table temp.evaluated; drop table {FACTS}")
+    con.execute("drop table temp.evaluated")
 
 
-def _blamed(con: DuckDBPyConnection, config: Config, as_of: datetime, error: duckdb.Error) -> PipelineError:
+def _blamed(
+    con: DuckDBPyConnection, config: Config, as_of: datetime, only: str, error: duckdb.Error
+) -> PipelineError:
     """The error with the audience in which it comes up: the first with which evaluating the ones before it fails."""
     names = in_order(config.audiences)
     for number, name in enumerate(names, 1):
-        query = evaluated_query(con, config, as_of, names=names[:number])
         try:
+            query = evaluated_query(con, config, as_of, only, names[:number])
             con.execute(f"select count({audience_column(name)}) from ({query})").fetchall()
         except duckdb.TransactionException:
             return PipelineError(f"audiences.yaml: audiences: a condition does not work: {scrubbed(error)}")
@@ -72,29 +83,27 @@ def _blamed(con: DuckDBPyConnection, config: Config, as_of: datetime, error: duc
 # ---------------------------------------------------------------- what conditions look at
 
 
-def event_conditions(config: Config) -> list[Condition]:
-    """Every condition about events or sequences, in the order of the file."""
-    audiences = config.audiences.audiences
-    every = [part for name, audience in audiences.items() for _, part in conditions_of(name, audience)]
-    return [part for part in every if part.kind in {"event", "sequence"}]
-
-
 def write_facts(con: DuckDBPyConnection, config: Config, as_of: datetime, only: str = "") -> None:
     """Write temp.audience_facts (grain: one row a profile with events): counts, last times and sequences of conditions."""
     try:
-        replace_table(con, FACTS, facts_query(config, as_of, only))
+        found = ""
+        if only and event_conditions(config):  # every step of every sequence looks at them
+            replace_table(con, "temp.events_looked_at", events_query(config, as_of, only))
+            found = "from temp.events_looked_at"
+        replace_table(con, FACTS, facts_query(config, as_of, found))
     except duckdb.Error as error:
         raise PipelineError(
             f"audiences.yaml: audiences: a condition over events does not work: {scrubbed(error)}; use try_cast in it"
         ) from None
+    con.execute("drop table if exists temp.events_looked_at")
 
 
-def facts_query(config: Config, as_of: datetime, only: str = "") -> str:
-    """Grain: one row a profile with an event that a condition looks at."""
+def facts_query(config: Config, as_of: datetime, found: str = "") -> str:
+    """Grain: one row a profile with an event that a condition looks at; `found`: a query of these events, default all."""
     conditions = event_conditions(config)
     if not conditions:
         return "select ''::text as profile_id limit 0"
-    events = f"({events_query(config, as_of, only)})"
+    events = f"({found or events_query(config, as_of)})"
     columns: dict[str, str] = {}
     for condition in conditions:
         if condition.kind == "event":
@@ -119,23 +128,13 @@ def _counted(condition: Condition, as_of: datetime) -> dict[str, str]:
 
 def events_query(config: Config, as_of: datetime, only: str = "") -> str:
     """Grain: one row an event of a profile up to the as-of time, of the types that conditions name."""
-    types = event_types(config)
-    narrowed = f" and event_type in ({', '.join(map(literal, types))})" if types is not None else ""
     whose = f"in (from {only})" if only else "is not null"
+    named = columns_named(config, event_conditions(config))
+    more = "".join(f", {read(column.value, column.type)} as {name}" for name, column in named.items())
     return (
-        f"select {EVENT_COLUMNS}, {moment(as_of)} as as_of from profiles.events where profile_id {whose}"
-        f" and occurred_at <= {moment(as_of)}{narrowed}"
+        f"select {EVENT_COLUMNS}{more}, {moment(as_of)} as as_of from profiles.events where profile_id {whose}"
+        f" and occurred_at <= {moment(as_of)}{of_types(config)}"
     )
-
-
-def event_types(config: Config) -> list[str] | None:
-    """The types that conditions look at; None for all."""
-    named = [
-        event
-        for condition in event_conditions(config)
-        for event in ([step.event for step in condition.sequence or []] or [condition.event or ""])
-    ]
-    return None if "any" in named else sorted(set(named)) or ["any"]
 
 
 def types_of(con: DuckDBPyConnection) -> Types:

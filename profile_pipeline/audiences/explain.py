@@ -7,9 +7,10 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences.build import NAME
-from profile_pipeline.audiences.evaluate import evaluate, evaluated_query, leaves, write_facts
-from profile_pipeline.audiences.leaves import audience_column
+from profile_pipeline.audiences.evaluate import evaluate, evaluated_query, types_of, write_facts
+from profile_pipeline.audiences.leaves import Leaf, audience_column, leaves_of
 from profile_pipeline.clock import clock
+from profile_pipeline.config.audience_check import referred
 from profile_pipeline.config.cross_check import unknown
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError
@@ -68,35 +69,58 @@ def _check_built(con: DuckDBPyConnection) -> None:
 def why(con: DuckDBPyConnection, config: Config, name: str, profile_id: str) -> Why:
     """Every condition of an audience for one profile. Writes nothing."""
     required(config, name)
+    [found] = why_each(con, config, [name], profile_id)
+    return found
+
+
+def why_each(con: DuckDBPyConnection, config: Config, names: Sequence[str], profile_id: str) -> list[Why]:
+    """Every condition of these audiences for one profile, in one look at its events. Writes nothing."""
     _check_built(con)
     with rolled_back(con):
         replace_table(con, "temp.whose", f"select {literal(profile_id)} as profile_id")
-        write_facts(con, config, clock(con), "temp.whose")
-        found = leaves(con, config, name)
-        columns = ", ".join(f"{leaf.holds}, try({leaf.seen})" for leaf in found)
-        query = evaluated_query(con, config, clock(con), "temp.whose")
-        answers = rows(con, f"select {audience_column(name)}, {columns} from ({query})")
+        as_of, types = clock(con), types_of(con)
+        write_facts(con, config, as_of, "temp.whose")
+        found = {name: leaves_of(config, types, name, as_of) for name in names}
+        columns = [column for name, asked in found.items() for column in _answer_columns(name, asked)]
+        query = evaluated_query(con, config, as_of, "temp.whose")
+        answers = rows(con, f"select {', '.join(columns)} from ({query})")
     if not answers:
         raise PipelineError("no active profile has this id; `profile-pipeline lookup` finds one")
-    [(inside, *values)] = answers
-    parts = (
-        Part(leaf.path, leaf.text, values[2 * n], values[2 * n + 1], leaf.negated)
-        for n, leaf in enumerate(found)
-    )
-    member = rows(
-        con,
-        f"select 1 from {NAME} where audience = ? and profile_id = ? and exited_at is null",
-        [name, profile_id],
-    )
-    return Why(name, profile_id, inside, bool(member), tuple(parts))
+    held = f"select audience from {NAME} where profile_id = ? and exited_at is null"
+    member = {name for (name,) in rows(con, held, [profile_id])}
+    values = iter(answers[0])
+    return [
+        Why(
+            name,
+            profile_id,
+            next(values),
+            name in member,
+            tuple(Part(leaf.path, leaf.text, next(values), next(values), leaf.negated) for leaf in asked),
+        )
+        for name, asked in found.items()
+    ]
+
+
+def _answer_columns(name: str, asked: Sequence[Leaf]) -> list[str]:
+    return [
+        audience_column(name),
+        *(column for leaf in asked for column in (leaf.holds, f"try({leaf.seen})")),
+    ]
 
 
 def preview(con: DuckDBPyConnection, config: Config) -> list[Trial]:
     """Exact counts of every audience by the rules as they are now, against the last run. Writes nothing."""
     _check_built(con)
-    with rolled_back(con):
+    try:
         evaluate(con, config, "temp.trial")
-        found = rows(con, _compared_query())
+        return _trials(con, config)
+    finally:
+        con.execute("drop table if exists temp.trial")
+
+
+def _trials(con: DuckDBPyConnection, config: Config) -> list[Trial]:
+    """temp.trial against the last run."""
+    found = rows(con, _compared_query())
     counts = {name: numbers for name, *numbers in found}
     names = [
         *config.audiences.audiences,
@@ -105,18 +129,38 @@ def preview(con: DuckDBPyConnection, config: Config) -> list[Trial]:
     return [Trial(name, *counts.get(name, (0, 0, 0, 0))) for name in names]
 
 
-def changes(con: DuckDBPyConnection, config: Config, name: str) -> dict[str, list[str]]:
-    """Who would enter and who would leave an audience, by profile id. Writes nothing."""
+def preview_one(con: DuckDBPyConnection, config: Config, name: str) -> tuple[Trial, dict[str, list[str]]]:
+    """The counts of one audience, and who would enter and leave it, by profile id. Writes nothing.
+
+    Only this audience and those it names are evaluated.
+    """
     required(config, name)
     _check_built(con)
-    members = f"(select profile_id from {NAME} where exited_at is null and audience = {literal(name)})"
-    with rolled_back(con):
-        evaluate(con, config, "temp.trial")
-        now = f"(select profile_id from temp.trial where audience = {literal(name)})"
-        return {
-            "entering": [i for (i,) in rows(con, f"from {now} except from {members} order by 1")],
-            "leaving": [i for (i,) in rows(con, f"from {members} except from {now} order by 1")],
-        }
+    alone = only(config, name)
+    try:
+        evaluate(con, alone, "temp.trial")
+        [trial] = [trial for trial in _trials(con, alone) if trial.audience == name]
+        moved = rows(con, _moved_query(), [name])
+    finally:
+        con.execute("drop table if exists temp.trial")
+    return trial, {what: [who for whose, who in moved if whose == what] for what in ("entering", "leaving")}
+
+
+def only(config: Config, name: str) -> Config:
+    """The same rules with one audience and those it names, directly or not."""
+    audiences, needed = config.audiences.audiences, [name]
+    for each in needed:
+        needed += [other for other in referred(audiences[each]) if other not in needed]
+    kept = {each: audience for each, audience in audiences.items() if each in needed}
+    return config.model_copy(update={"audiences": config.audiences.model_copy(update={"audiences": kept})})
+
+
+def _moved_query() -> str:
+    """Grain: one row a profile that would enter or leave an audience."""
+    return f"""
+        select if(m.profile_id is null, 'entering', 'leaving'), profile_id
+        from (from {NAME} where exited_at is null) m full join temp.trial t using (audience, profile_id)
+        where audience = ? and (m.profile_id is null or t.profile_id is null) order by profile_id"""
 
 
 def _compared_query() -> str:

@@ -1,7 +1,8 @@
 """Lists of identifiers that others deliver, read from data/audiences and resolved to profiles.
 
 Identifiers are normalised like those of sources and looked up among the identifiers of profiles, in every run anew:
-profiles merge and split. What the rows say is in the warehouse as normalised keys only.
+profiles merge and split. What the rows say is in the warehouse as normalised keys only, with the newest batch there was when
+a list first had the key: history that is gone through again knows a list from then on.
 """
 
 import hashlib
@@ -17,12 +18,13 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.records import normalise
-from profile_pipeline.warehouse import count, literal, quote, scrubbed
+from profile_pipeline.warehouse import count, literal, quote, replace_table, scrubbed
 
 FOLDER = "audiences"
 TABLES = """
 create table if not exists audiences.external_rows (
     list text not null, audience text not null, file text not null, line bigint not null, namespace text not null, key text);
+alter table audiences.external_rows add column if not exists batch integer;
 create table if not exists audiences.external_members (list text not null, profile_id text not null);
 create table if not exists audiences.external_unmatched (
     audience text not null, file text not null, line bigint not null, namespace text not null, reason text not null);
@@ -64,10 +66,26 @@ def state_of(folder: Path, config: Config) -> list[list[str]]:
 def read_lists(con: DuckDBPyConnection, config: Config, folder: Path) -> None:
     """Read the files of every list again. Raises PipelineError with the file and the rule, never a value."""
     create_tables(con)
+    known = (
+        "select list, key, min(coalesce(batch, 0)) as batch from audiences.external_rows group by list, key"
+    )
+    replace_table(con, "temp.listed_since", known)
     con.execute("delete from audiences.external_rows")
-    if not lists_of(config):
-        return
-    normalise.register(con)
+    if lists_of(config):
+        normalise.register(con)
+        _read_files(con, config, folder)
+        con.execute(f"update audiences.external_rows set batch = {NEWEST}")
+        con.execute(
+            """update audiences.external_rows r set batch = s.batch from temp.listed_since s
+            where s.list = r.list and s.key is not distinct from r.key"""
+        )
+    con.execute("drop table temp.listed_since")
+
+
+NEWEST = "(select coalesce(max(batch), 0) from raw.batches)"
+
+
+def _read_files(con: DuckDBPyConnection, config: Config, folder: Path) -> None:
     for name, (audience, listed) in lists_of(config).items():
         for path in files_of(folder, listed):
             try:
@@ -89,7 +107,7 @@ def _rows_query(config: Config, name: str, audience: str, listed: External, path
     )
     header = _header(path, listed)
     columns = "{" + ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header) + "}"
-    return f"""insert into audiences.external_rows
+    return f"""insert into audiences.external_rows (list, audience, file, line, namespace, key)
         select {literal(name)}, {literal(audience)}, {literal(path.name)}, line, {literal(listed.namespace)}, {key}
         from (select {quote(listed.column)} as v, row_number() over () + 1 as line from {source.replace("{columns}", columns)})"""
 

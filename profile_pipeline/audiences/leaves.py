@@ -12,7 +12,7 @@ from typing import Any
 from profile_pipeline.clock import NO_BATCH, moment, start_of
 from profile_pipeline.config.audiences import COMPARISONS, Audience, Condition, External, Step
 from profile_pipeline.config.load import Config
-from profile_pipeline.warehouse import literal, quote
+from profile_pipeline.warehouse import fingerprint, literal, quote
 
 WORDS = {
     "is": "is", "is_not": "is not", "in": "is one of", "not_in": "is none of", "above": "above", "at_least": "at least",
@@ -179,8 +179,9 @@ def event_condition(condition: Condition | Step) -> str:
 
 def event_columns(condition: Condition) -> tuple[str, str]:
     """Columns with how many there are in the window, and the time of the last one ever."""
+    # a hash: names that differ in the case of their letters only would be one to DuckDB
     key = event_condition(condition)
-    return quote(f"count:{key}:{condition.within or ''}"), quote(f"last:{key}")
+    return f"count_{fingerprint(key, condition.within)}", f"last_{fingerprint(key)}"
 
 
 def _of_event(condition: Condition, _: Types, as_of: datetime, __: str) -> Made:
@@ -221,8 +222,8 @@ def sequence_key(condition: Condition) -> str:
 
 def sequence_columns(condition: Condition) -> tuple[str, str, str]:
     """Columns with whether it holds, the deepest step reached, and when that was last."""
-    key = sequence_key(condition)
-    return quote(f"holds:{key}"), quote(f"step:{key}"), quote(f"at:{key}")
+    key = fingerprint(sequence_key(condition))
+    return f"holds_{key}", f"step_{key}", f"at_{key}"
 
 
 def _of_sequence(condition: Condition, *_: object) -> Made:

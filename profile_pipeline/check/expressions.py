@@ -8,6 +8,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.audiences.leaves import leaf_of
 from profile_pipeline.check.problem import Problem
 from profile_pipeline.clock import NO_BATCH
+from profile_pipeline.computed.compile import EVENT_COLUMNS, READ_AS, column_types
 from profile_pipeline.config.audience_check import conditions_of
 from profile_pipeline.config.audiences import Condition
 from profile_pipeline.config.load import Config
@@ -128,12 +129,12 @@ def _audience_problem(
 ) -> tuple[str, str] | None:
     """What is wrong with one condition: the end of its key path, and the message; None when nothing is."""
     for number, step in enumerate(condition.sequence or []):
-        shape(con, EVENT_COLUMNS)
+        shape(con, event_columns(config))
         message = expression_problem(con, step.where, condition=True) if step.where else None
         if message:
             return f".sequence.{number}.where", message
     if condition.where:
-        shape(con, EVENT_COLUMNS if condition.event else audience_columns(config))
+        shape(con, event_columns(config) if condition.event else audience_columns(config))
         message = expression_problem(con, condition.where, condition=True, clock=not condition.event)
         return (".where", message) if message else None
     message = _field_problem(con, config, condition) if condition.field else None
@@ -156,18 +157,10 @@ def _field_problem(con: DuckDBPyConnection, config: Config, condition: Condition
 
 def audience_columns(config: Config) -> dict[str, str]:
     """What conditions over profiles may name."""
-    computed = {name: COMPUTED_TYPES[a.value_type] for name, a in config.computed.attributes.items()}
-    counts = {
-        n: "bigint" for n, a in config.computed.attributes.items() if a.compute in {"count", "distinct"}
-    }
-    return {**profile_columns(config), **computed, **counts, "as_of": "timestamptz"}
+    return {**profile_columns(config), **column_types(config), "as_of": "timestamptz"}
 
 
-COMPUTED_TYPES = {
-    "text": "text", "integer": "bigint", "number": "double", "boolean": "boolean", "date": "date",
-    "timestamp": "timestamptz", "list": "text[]",
-}  # fmt: skip
-EVENT_COLUMNS = {
-    "profile_id": "text", "event_key": "text", "source": "text", "event_type": "text", "channel": "text",
-    "occurred_at": "timestamptz", "payload": "json",
-}  # fmt: skip
+def event_columns(config: Config) -> dict[str, str]:
+    """What conditions over events may name."""
+    more = {name: READ_AS[column.type] for name, column in config.computed.event_columns.items()}
+    return {**EVENT_COLUMNS, **more, "as_of": "timestamptz"}

@@ -5,6 +5,7 @@ from profile_pipeline.check.files import file_problems
 from profile_pipeline.check.formats import format_problems
 from profile_pipeline.check.problem import Problem
 from profile_pipeline.check.questions import open_questions
+from profile_pipeline.check.sharing import sharing_table_problems
 from profile_pipeline.check.suites import suite_problems
 from profile_pipeline.config.load import Config, RuleError, load_config
 from profile_pipeline.config.project import Project
@@ -24,6 +25,7 @@ def check_project(project: Project, *, expectations: bool = True) -> list[Proble
         *source_problems(config),
         *format_problems(config),
         *audience_problems(config),
+        *sharing_table_problems(config),
         *(suite_problems(config) if expectations else []),
         *file_problems(config, project),
         *unused_names(config),

@@ -14,6 +14,7 @@ from profile_pipeline.cli.shell import (
     console,
     opened,
     plain_errors,
+    show,
 )
 from profile_pipeline.config.load import load_config
 
@@ -42,12 +43,8 @@ def audience_list(project: ProjectFolder = None, json_output: AsJson = False) ->
             }
             for name, audience in config.audiences.audiences.items()
         ]
-        if json_output:
-            as_json(found)
-        else:
-            display.table(
-                console, ["audience", "members", "consent", "description"], [tuple(a.values()) for a in found]
-            )
+        columns = ("audience", "members", "consent", "description")
+        show(found, {name: name for name in columns}, json_output=json_output)
 
 
 @commands.command("show")
@@ -95,8 +92,11 @@ def audience_preview(
         if name:
             explain.required(config, name)
         with opened(where) as con:
-            trials = [trial for trial in explain.preview(con, config) if name in {None, trial.audience}]
-            found = {**asdict(trials[0]), **explain.changes(con, config, name)} if name else None
+            if name:
+                trial, moved = explain.preview_one(con, config, name)
+                trials, found = [trial], {**asdict(trial), **moved}
+            else:
+                trials, found = explain.preview(con, config), None
         if json_output:
             as_json(found or [asdict(trial) for trial in trials])
             return
@@ -157,11 +157,11 @@ def audience_overlap(
             explain.required(config, name)
         with opened(where) as con:
             found = explain.overlap(con, names or [])
-        if json_output:
-            as_json(found)
-        else:
-            headings = ["audience", "other", "members", "of the other", "shared", "share"]
-            display.table(console, headings, [tuple(pair.values()) for pair in found])
+        columns = {
+            "audience": "audience", "other": "other", "members": "members", "other_members": "of the other",
+            "shared": "shared", "jaccard": "share",
+        }  # fmt: skip
+        show(found, columns, json_output=json_output)
 
 
 @commands.command("members")
@@ -178,7 +178,5 @@ def audience_members(
         where = chosen(project)
         with opened(where) as con:
             found = explain.members(con, load_config(where.rules), name, limit)
-        if json_output:
-            as_json(found)
-        else:
-            display.table(console, ["profile", "entered", "because of"], [tuple(m.values()) for m in found])
+        columns = {"profile_id": "profile", "entered_at": "entered", "entry_reason": "because of"}
+        show(found, columns, json_output=json_output)

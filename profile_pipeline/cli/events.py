@@ -2,16 +2,7 @@
 
 import typer
 
-from profile_pipeline import display
-from profile_pipeline.cli.shell import (
-    AsJson,
-    ProjectFolder,
-    as_json,
-    chosen,
-    console,
-    opened,
-    plain_errors,
-)
+from profile_pipeline.cli.shell import AsJson, ProjectFolder, chosen, opened, plain_errors, show
 from profile_pipeline.config.load import load_config
 
 commands = typer.Typer(no_args_is_help=True, help="Events and how long they stay.")
@@ -31,8 +22,6 @@ def events_retention(project: ProjectFolder = None, json_output: AsJson = False)
         where = chosen(project)
         with opened(where) as con:
             found = preview(con, load_config(where.rules))
-        if json_output:
-            as_json(found)
-        else:
-            headings = ["source", "retention", "events", "would leave", "would return"]
-            display.table(console, headings, [tuple(row.values()) for row in found])
+        columns = {"source": "source", "retention": "retention", "events": "events"}
+        columns |= {"would_leave": "would leave", "would_return": "would return"}
+        show(found, columns, json_output=json_output)

@@ -25,9 +25,10 @@ from profile_pipeline.cli.shell import (
     errors,
     opened,
     plain_errors,
+    show_failure,
 )
 from profile_pipeline.config.load import load_config
-from profile_pipeline.config.project import Project, current_project
+from profile_pipeline.config.project import PACKAGE_RULES, Project, current_project
 from profile_pipeline.errors import PipelineError
 
 app = typer.Typer(
@@ -49,18 +50,33 @@ for name, group in {
 
 @app.command()
 def demo(quiet: Quiet = False) -> None:
-    """Run the whole graph on the demo deliveries (made first where there are none) and say where to look."""
+    """Run the whole graph on the demo deliveries (made first where there are none) and say where to look.
+
+    The first run counts the morning after the newest of these deliveries as now, later ones the time it is.
+    """
     with plain_errors():
+        from profile_pipeline.generate import DEMO_AS_OF, DEMO_PEOPLE, DEMO_SEED
+
         project = current_project()
         if not (project.data / "sources").exists():
-            from profile_pipeline.generate import DEMO_PEOPLE, DEMO_SEED
             from profile_pipeline.generate import generate as make
 
             make(project.data, DEMO_PEOPLE, DEMO_SEED)
-        code = _run(project, {}, quiet=quiet, json_output=False)
+        now = DEMO_AS_OF if _is_untouched_demo(project) else ""
+        code = _run(project, {"as_of": now}, quiet=quiet, json_output=False)
         if not quiet:
+            if now:
+                display.line(
+                    console, f"now, for this run: {now[:16]} UTC, the morning after the newest delivery"
+                )
             display.next_steps(console, project)
         raise typer.Exit(code)
+
+
+def _is_untouched_demo(project: Project) -> bool:
+    from profile_pipeline import publish
+
+    return project.rules == PACKAGE_RULES.resolve() and publish.current(project) is None
 
 
 @app.command()
@@ -108,48 +124,51 @@ def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output:
         from profile_pipeline.defs.run import Options, run_graph
 
         result = run_graph(config, project, Options(**choices), progress)
-    if result.failure and not result.success:
-        errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False, soft_wrap=True)
-    for check in result.failed_checks:
-        if check.blocking:
-            what = f"{check.asset} {check.name}: {display.plain(check.why)}"
-            errors.print(f"[red]blocked:[/] {what}", highlight=False, soft_wrap=True)
-    if result.success:
+    show_failure(result)
+    if result.published:
         _report(project, result.failed_checks, quiet=quiet, json_output=json_output)
-        return 0
+        held_up = any(check.asset.startswith("shared/") for check in result.failed_checks)
+        return (PENDING if held_up else 0) if result.success else PROBLEM
     errors.print("the previous generation stays live", highlight=False)
     return PENDING if any(check.blocking for check in result.failed_checks) else PROBLEM
 
 
 def _report(project: Project, failed: list[Any], *, quiet: bool, json_output: bool) -> None:
     from profile_pipeline import publish, runs
+    from profile_pipeline.sharing import ledger
 
+    live = publish.current(project)
     with opened(project) as con:
         summary = runs.summary(con, load_config(project.rules))
-    live = publish.current(project)
+        sent = ledger.delivered_by(con, live.number) if live else []
     assert live is not None  # noqa: S101  a successful run has published
     if json_output:
         as_json({**asdict(summary), "generation": live.number, "folder": str(live.folder)})
     elif not quiet:
         display.summary(console, summary, live, [check for check in failed if not check.blocking])
+        display.shared(console, sent)
 
 
 @app.command()
 def status(project: ProjectFolder = None, json_output: AsJson = False) -> None:
     """What is live, what the last batches brought, and what waits for attention."""
     with plain_errors():
-        from profile_pipeline import publish, runs
+        from profile_pipeline import memberships, publish, runs
         from profile_pipeline.raw import ledger
 
         where = chosen(project)
-        live = publish.current(where)
+        live, members = publish.current(where), memberships.live(where)
         with opened(where) as con:
             batches = ledger.batch_states(con)[:5]
             refused = runs.refused_files(con)
         if json_output:
-            as_json({"generation": live and live.number, "batches": batches, "refused": refused})
+            numbers = {
+                "generation": live and live.number,
+                "memberships": members and members.manifest["number"],
+            }
+            as_json({**numbers, "batches": batches, "refused": refused})
             return
-        display.status(console, live, batches, refused)
+        display.status(console, live, members, batches, refused)
 
 
 @app.command()
@@ -365,9 +384,9 @@ def publish_rollback(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Make an earlier generation live again."""
+    """Make an earlier generation live again, and the memberships of its audiences."""
     with plain_errors():
-        from profile_pipeline import publish
+        from profile_pipeline import memberships, publish
         from profile_pipeline.warehouse import run_lock
 
         where = chosen(project)
@@ -377,6 +396,9 @@ def publish_rollback(
             if dry_run:
                 return
             confirm("make it live?", yes=yes)
+            # the generation last: after a kill in between the same command does it all again
+            publish.withhold_newest(where)
+            memberships.follow(where, target)
             publish.point_to(where, target.folder)
         console.print(f"live: generation {target.number}; the next run that changes something publishes anew")
 

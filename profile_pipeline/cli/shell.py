@@ -6,13 +6,17 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from profile_pipeline import display
 from profile_pipeline.config.project import Project, current_project, project_at
 from profile_pipeline.errors import BusyError, PipelineError
+
+if TYPE_CHECKING:
+    from profile_pipeline.defs.run import Result
 
 console = Console()
 errors = Console(stderr=True)
@@ -62,6 +66,14 @@ def as_json(value: Any) -> None:  # noqa: ANN401
     sys.stdout.write(json.dumps(value, indent=1, default=str, ensure_ascii=False) + "\n")
 
 
+def show(found: list[dict[str, Any]], columns: dict[str, str], *, json_output: bool) -> None:
+    """Rows with all they hold as JSON, or some columns as a table: heading by key."""
+    if json_output:
+        as_json(found)
+    else:
+        display.table(console, list(columns.values()), [tuple(row[key] for key in columns) for row in found])
+
+
 @contextmanager
 def opened(project: Project) -> Generator[Any]:
     """The warehouse under the project's lock."""
@@ -71,6 +83,16 @@ def opened(project: Project) -> Generator[Any]:
         raise PipelineError("no run yet; `profile-pipeline run` makes the first one")
     with run_lock(project.state), connect(project.database) as con:
         yield con
+
+
+def show_failure(result: "Result") -> None:
+    """Why a run failed, and what its blocking checks have to say, a line each."""
+    if result.failure and not result.success:
+        errors.print(f"[red]error:[/] {display.plain(result.failure)}", highlight=False, soft_wrap=True)
+    for check in result.failed_checks:
+        if check.blocking:
+            what = f"{check.asset} {check.name}: {display.plain(check.why)}"
+            errors.print(f"[red]blocked:[/] {what}", highlight=False, soft_wrap=True)
 
 
 def who(author: str) -> str:

@@ -1,10 +1,11 @@
 """Keeps profiles.computed up to date: one row an active profile, a typed column an attribute.
 
 Rows are read again for the profiles that the queue names, and for those of which a row has left (or entered) a window
-between the as-of time of the last build and that of this one. Attributes that move with the clock, such as recency, are
-worked out for every profile from the kept parts, and only rows that differ are written; audiences are told of those.
+between the as-of time of the last build and that of this one. Who has another recency or another score among all is told
+by the kept parts alone. Only rows that differ are written; audiences are told of those.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import duckdb
@@ -14,16 +15,19 @@ from profile_pipeline.clock import clock, moment, start_of
 from profile_pipeline.computed.compile import (
     KEY,
     TIME,
+    days_query,
+    fifths_query,
     parts_query,
     parts_table,
     rows_query,
+    scores_query,
     shown_query,
     simple,
     windows,
 )
-from profile_pipeline.computed.names import follows_clock
+from profile_pipeline.computed.faults import blamed
+from profile_pipeline.computed.names import of_the_time
 from profile_pipeline.config.load import Config
-from profile_pipeline.errors import PipelineError
 from profile_pipeline.profiles import touched
 from profile_pipeline.warehouse import (
     built,
@@ -35,12 +39,13 @@ from profile_pipeline.warehouse import (
     replace_table,
     rows,
     scalar,
-    scrubbed,
     transaction,
     upstream,
 )
 
 TABLE = "profiles.computed"
+FIFTHS = "profiles.computed_fifths"
+"""What parts all profiles into fifths, as it was when scores were last shown."""
 STEP = "computed"
 PROFILES_AT_ONCE = 100_000
 """Profiles whose rows are gathered by one query: counting the values of each, for each attribute, does not fit into memory
@@ -60,20 +65,20 @@ def build_computed(con: DuckDBPyConnection, config: Config) -> None:
     # a batch taken back takes the clock back
     whole = not continues(con, TABLE, base) or not before or datetime.fromisoformat(before) > as_of
     con.execute(touched.QUEUE)
-    with transaction(con):
-        try:
+    try:
+        with transaction(con):
             if whole:
                 _write_whole(con, config, as_of)
                 kept = None
             elif _update(con, config, as_of, datetime.fromisoformat(before)):
                 kept = None
-        except duckdb.Error as error:
-            raise PipelineError(f"computed.yaml: attributes: does not work: {scrubbed(error)}") from None
-        touched.forget(con, STEP)
-        full = mark if whole else last_full(con, TABLE)
-        # time that changes nothing leaves nothing to do for those that follow
-        noted = {"base": base, "full": full, "as_of": as_of.isoformat(), "inputs": mark}
-        mark_built(con, TABLE, kept or mark, noted)
+            touched.forget(con, STEP)
+            full = mark if whole else last_full(con, TABLE)
+            # time that changes nothing leaves nothing to do for those that follow
+            noted = {"base": base, "full": full, "as_of": as_of.isoformat(), "inputs": mark}
+            mark_built(con, TABLE, kept or mark, noted)
+    except duckdb.Error as error:
+        raise blamed(con, config, as_of, error) from None
 
 
 def _base(con: DuckDBPyConnection, config: Config) -> str:
@@ -95,6 +100,7 @@ def _write_whole(con: DuckDBPyConnection, config: Config, as_of: datetime) -> No
                 con.execute(f"{start} {query}")
             con.execute("drop table temp.piece")
     replace_table(con, TABLE, shown_query(config, as_of))
+    replace_table(con, FIFTHS, fifths_query(config))
 
 
 def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: datetime) -> bool:
@@ -106,11 +112,34 @@ def _update(con: DuckDBPyConnection, config: Config, as_of: datetime, before: da
             table = parts_table(over)
             con.execute(f"delete from {table} where profile_id in (from temp.affected)")
             con.execute(f"insert into {table} by name {parts_query(config, over, as_of, 'temp.affected')}")
-    only = "" if follows_clock(config.computed.attributes) else "temp.affected"
-    replace_table(con, "temp.computed_now", shown_query(config, as_of, only))
-    moved_rows = _write_differing(con, only)
-    con.execute("drop table affected; drop table computed_now")
+    replace_table(con, "temp.fifths_now", fifths_query(config))
+    for query in clock_queries(config, before, as_of):
+        con.execute(f"insert into temp.affected {query}")
+    replace_table(con, "temp.computed_now", shown_query(config, as_of, "temp.affected"))
+    moved_rows = _write_differing(con)
+    con.execute(f"create or replace table {FIFTHS} as from temp.fifths_now")
+    con.execute("drop table affected; drop table computed_now; drop table fifths_now")
     return moved_rows > 0
+
+
+def clock_queries(config: Config, before: datetime, as_of: datetime) -> Iterator[str]:
+    """Grain: one row a profile with an attribute that moved between two times although no row came or went.
+
+    Needs the parts of now, and temp.fifths_now. What is made of such attributes moves with them.
+    """
+    for name, attribute in config.computed.attributes.items():
+        table = parts_table(attribute.over)
+        if attribute.compute == "recency":
+            days = [days_query(moment(at), name) for at in (before, as_of)]
+            yield f"select profile_id from {table} where {days[0]} <> {days[1]}"
+        if attribute.compute == "rfm":
+            scores = [scores_query(f"p.{name}", f"{fifths}.{name}") for fifths in ("o", "n")]
+            yield f"""select profile_id from {table} p, {FIFTHS} o, temp.fifths_now n
+                where o.{name} is distinct from n.{name} and {scores[0]} is distinct from {scores[1]}"""
+    if names := of_the_time(config.computed.attributes):
+        then, now = (", ".join(f"{table}.{name}" for name in names) for table in ("o", "n"))
+        yield f"""select n.profile_id from ({shown_query(config, as_of)}) n join {TABLE} o using (profile_id)
+            where ({then}) is distinct from ({now})"""
 
 
 def moved_query(config: Config, over: str, before: datetime, as_of: datetime) -> str:
@@ -122,15 +151,14 @@ def moved_query(config: Config, over: str, before: datetime, as_of: datetime) ->
     return f"select distinct profile_id from ({rows_query(config, over, f'({passed})')})"
 
 
-def _write_differing(con: DuckDBPyConnection, only: str) -> int:
-    """Bring the rows up to date that are not what they were, and count them; `only`: a table of the profiles looked at."""
-    wanted = f"where profile_id in (from {only})" if only else ""
+def _write_differing(con: DuckDBPyConnection) -> int:
+    """Bring the rows of temp.affected up to date that are not what they were, and count them."""
     differing = replace_table(
         con,
         "temp.differing",
         f"""select coalesce(o.profile_id, n.profile_id) as profile_id
-        from (from {TABLE} {wanted}) o full join temp.computed_now n on o.profile_id = n.profile_id
-        where o is distinct from n""",
+        from (from {TABLE} where profile_id in (from temp.affected)) o
+        full join temp.computed_now n on o.profile_id = n.profile_id where o is distinct from n""",
     )
     con.execute(f"delete from {TABLE} where profile_id in (from temp.differing)")
     con.execute(

@@ -40,6 +40,7 @@ TIME = {"events": "occurred_at", "records": "observed_at"}
 KEY = {"events": "event_key", "records": "record_key"}
 EMPTY_IS_ZERO = {"count", "distinct", "sum"}
 RFM = ("recency", "frequency", "monetary")
+DAY_IN_MICROSECONDS = 86_400_000_000
 
 
 def parts_table(over: str) -> str:
@@ -207,7 +208,10 @@ def shown_query(config: Config, as_of: datetime, only: str = "") -> str:
     attributes = config.computed.attributes
     wanted = f"where profile_id in (select profile_id from {only})" if only else ""
     first, *others = levels(attributes)
-    ctes = [f"level0 as ({_first_level(config, first, as_of, wanted)})"]
+    ctes = [
+        f"fifths as ({fifths_query(config)})",
+        f"level0 as ({_first_level(config, first, as_of, wanted)})",
+    ]
     for number, names in enumerate(others):
         made = "".join(f", {_derived(attributes[name])} as {name}" for name in names)
         ctes.append(f"level{number + 1} as (select *{made} from level{number})")
@@ -223,7 +227,7 @@ def _first_level(config: Config, names: list[str], as_of: datetime, wanted: str)
         if simple(config, over)
     )
     shown = "".join(f", {_shown(name, attributes[name])} as {name}" for name in names)
-    return f"select p.*, {moment(as_of)} as as_of{shown} from (from profiles.unified {wanted}) p{joins}"
+    return f"select p.*, {moment(as_of)} as as_of{shown} from (from profiles.unified {wanted}) p{joins} cross join fifths"
 
 
 def _shown(name: str, attribute: ComputedAttribute) -> str:
@@ -231,23 +235,52 @@ def _shown(name: str, attribute: ComputedAttribute) -> str:
     if attribute.compute in EMPTY_IS_ZERO:
         return f"coalesce({column}, 0)"
     if attribute.compute == "recency":
-        return f"epoch(as_of - {column})::bigint // 86400"
-    return _scores(column) if attribute.compute == "rfm" else column
+        return days_query("as_of", column)
+    return scores_query(column, f"fifths.{name}") if attribute.compute == "rfm" else column
 
 
-def _scores(column: str) -> str:
+def days_query(as_of: str, at: str) -> str:
+    """Whole days of 24 hours between two times."""
+    # not as_of - at: that walks the calendar, and takes ten times as long
+    return f"(epoch_us({as_of}) - epoch_us({at})) // {DAY_IN_MICROSECONDS}"
+
+
+def fifths_query(config: Config) -> str:
+    """Grain: one row; of each rfm attribute the four values that part the profiles with such rows into fifths, by measure.
+
+    Scores among all profiles follow from these and a profile's own measures, so that nobody else has to be read.
+    """
+    found = [
+        f"(select {{{', '.join(_bounds(name, measure) for measure in RFM)}}} from {parts_table(attribute.over)}) as {name}"
+        for name, attribute in config.computed.attributes.items()
+        if attribute.compute == "rfm"
+    ]
+    return f"select {', '.join(found) or 'null as nobody'}"
+
+
+def _bounds(column: str, measure: str) -> str:
+    value, counts = _measures(column)[measure], f"{column}.frequency > 0"
+    return f"'{measure}': quantile_disc({value}, [0.2, 0.4, 0.6, 0.8]) filter ({counts})"
+
+
+def _measures(column: str) -> dict[str, str]:
+    return {
+        "recency": f"{column}.recency",
+        "frequency": f"{column}.frequency",
+        "monetary": f"coalesce({column}.monetary, 0)",
+    }
+
+
+def scores_query(column: str, fifths: str) -> str:
     """Recency, frequency and money as three digits, 1 to 5: how many fifths of the profiles with such rows are below.
 
     Equal profiles have equal scores, so the fifths need not be of one size.
     """
-    known = f"coalesce({column}.frequency, 0) > 0"
-    measures = {"recency": f"{column}.recency", "frequency": f"{column}.frequency",
-                "monetary": f"coalesce({column}.monetary, 0)"}  # fmt: skip
     digits = [
-        f"(1 + (5 * (rank() over (partition by {known} order by {measures[m]}) - 1)) // count(*) over (partition by {known}))"
-        for m in RFM
+        " + ".join(["1", *(f"({value} > {fifths}.{measure}[{bound}])::integer" for bound in (1, 2, 3, 4))])
+        for measure, value in _measures(column).items()
     ]
-    return f"if({known}, concat({', '.join(digits)}), null)"
+    return f"if(coalesce({column}.frequency, 0) > 0, concat({', '.join(digits)}), null)"
 
 
 def _derived(attribute: ComputedAttribute) -> str:

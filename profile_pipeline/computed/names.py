@@ -85,13 +85,6 @@ def closure(attributes: Attributes, name: str) -> list[str]:
     return found
 
 
-def follows_clock(attributes: Attributes) -> set[str]:
-    """Attributes whose value moves with the as-of time although no row comes or goes, and those made of them.
-
-    A score among all profiles moves with the others; it counts here as well.
-    """
-    found = {name for name, a in attributes.items() if a.compute in {"recency", "rfm"}}
-    found |= {name for name, a in attributes.items() if a.expression and "as_of" in names_in(a.expression)}
-    for level in levels(attributes)[1:]:
-        found |= {name for name in level if needs(attributes[name], attributes) & found}
-    return found
+def of_the_time(attributes: Attributes) -> list[str]:
+    """Attributes whose own expression names the as-of time."""
+    return [name for name, a in attributes.items() if a.expression and "as_of" in names_in(a.expression)]

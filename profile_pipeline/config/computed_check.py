@@ -40,7 +40,7 @@ def computed_problems(config: "Config", taken: Iterable[str]) -> list[str]:
 def _timeline_columns() -> set[str]:
     from profile_pipeline.computed.compile import EVENT_COLUMNS
 
-    return set(EVENT_COLUMNS)
+    return {*EVENT_COLUMNS, "as_of"}
 
 
 def _names(group: str, names: Iterable[str], used: set[str], words: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from profile_pipeline.config.audience_check import audience_name_problems
 from profile_pipeline.config.computed_check import computed_problems
 from profile_pipeline.config.policy_check import policy_problems
+from profile_pipeline.config.sharing_check import sharing_problems
 from profile_pipeline.config.wording import suggestion
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def cross_check(config: "Config") -> list[str]:
         *policy_problems(config, PROFILE_COLUMNS),
         *computed_problems(config, PROFILE_COLUMNS),
         *audience_name_problems(config, PROFILE_COLUMNS, unknown),
+        *sharing_problems(config, PROFILE_COLUMNS, unknown),
         *_check_suites(config),
     ]
 

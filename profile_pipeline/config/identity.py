@@ -21,6 +21,10 @@ class Namespace(Rule):
     unique: int | None = Field(default=None, ge=1, description="at most so many values a profile")
     description: str = Field(default="", description="what the identifier is")
     blocked: list[str] = Field(default=[], description="values that identify nobody")
+    sensitive: bool | None = Field(
+        default=None,
+        description="true: profile pages hide values until somebody asks for them; default: as the field of that name",
+    )
 
 
 class Matching(Rule):

@@ -1,6 +1,6 @@
 """Reads the rule files into one frozen object; every mistake becomes one line with file, key and fix."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +16,13 @@ from profile_pipeline.config.model import Rule
 from profile_pipeline.config.profiles import ProfileRules
 from profile_pipeline.config.publication import PublicationRules
 from profile_pipeline.config.reading import read_yaml
+from profile_pipeline.config.sharing import SharingRules
 from profile_pipeline.config.sources import Attribute, Source, SourceRules
 from profile_pipeline.config.wording import explain
 from profile_pipeline.errors import PipelineError
 
 __all__ = ["Config", "RuleError", "load_config", "read_yaml"]
-OPTIONAL = {"identity.yaml", "computed.yaml", "audiences.yaml", "publication.yaml"}
+OPTIONAL = {"identity.yaml", "computed.yaml", "audiences.yaml", "publication.yaml", "sharing.yaml"}
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 
@@ -43,6 +44,7 @@ class Config(Rule):
     audiences: AudienceRules
     publication: PublicationRules
     computed: ComputedRules = ComputedRules()
+    sharing: SharingRules = SharingRules()
     suites: dict[str, Suite] = {}
 
     @cached_property
@@ -62,7 +64,13 @@ class Config(Rule):
 
 
 def load_config(folder: Path) -> Config:
-    """Read and cross-check a rules folder; raises RuleError with a line for each mistake."""
+    """Read and cross-check a rules folder, again only when a file changed; raises RuleError with a line for each mistake."""
+    paths = sorted(path for path in folder.glob("**/*.yaml") if path.is_file())
+    return _load(folder, tuple((path, path.read_bytes()) for path in paths))
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, _: tuple[tuple[Path, bytes], ...]) -> Config:
     problems: list[str] = []
     sources = _read(folder, "sources.yaml", SourceRules, problems)
     identity = _read(folder, "identity.yaml", IdentityRules, problems)
@@ -70,8 +78,12 @@ def load_config(folder: Path) -> Config:
     computed = _read(folder, "computed.yaml", ComputedRules, problems)
     audiences = _read(folder, "audiences.yaml", AudienceRules, problems)
     publication = _read(folder, "publication.yaml", PublicationRules, problems)
+    sharing = _read(folder, "sharing.yaml", SharingRules, problems)
     suites = _read_suites(folder / "expectations", problems)
-    if not (sources and identity and profiles and computed and audiences and publication) or problems:
+    if (
+        not (sources and identity and profiles and computed and audiences and publication and sharing)
+        or problems
+    ):
         raise RuleError(problems)
     config = Config.model_construct(
         attributes=sources.attributes,
@@ -81,6 +93,7 @@ def load_config(folder: Path) -> Config:
         audiences=audiences,
         publication=publication,
         computed=computed,
+        sharing=sharing,
         suites=suites,
     )
     problems = cross_check(config)

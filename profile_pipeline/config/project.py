@@ -35,6 +35,11 @@ class Project:
         return self.state / "warehouse.duckdb"
 
     @property
+    def past(self) -> Path:
+        """A mark: these are profiles as they were, in a copy, of which nothing is shared."""
+        return self.state / "as_it_was"
+
+    @property
     def published(self) -> Path:
         """What analysts read."""
         return self.data / "published"

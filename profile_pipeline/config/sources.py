@@ -27,6 +27,10 @@ class Attribute(Rule):
         default=[], description="further values that mean 'missing' in this field"
     )
     earliest: int = Field(default=1000, description="first believable year of a birth date or date")
+    sensitive: bool | None = Field(
+        default=None,
+        description="true: profile pages hide values until somebody asks for them; default: by its type",
+    )
     match: bool | None = Field(
         default=None, description="false: never used to match records; default: by its type"
     )

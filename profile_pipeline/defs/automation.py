@@ -1,21 +1,21 @@
 """What starts runs without a human: a schedule, the inbox sensor, and a sensor that notes failures."""
 
 import json
-import time
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
+from profile_pipeline.config.publication import SETTLED_SECONDS
 from profile_pipeline.defs.history import close_dead_runs
 from profile_pipeline.errors import BusyError
-from profile_pipeline.raw.ledger import deliveries
+from profile_pipeline.raw.ledger import deliveries, settled
 from profile_pipeline.warehouse import fingerprint, run_lock
 
-JOB = "refresh_profiles"
-SETTLED_SECONDS = 3
-"""A file younger than this may still be on its way."""
+JOB, MEMBERSHIP_JOB = "refresh_profiles", "refresh_memberships"
+ONLY_SETTLED = {"ops": {"raw__files": {"config": {"settled_seconds": SETTLED_SECONDS}}}}
+"""Run configuration: another file of the inbox may still be arriving."""
 STARTING_SECONDS = 120
 """A run that has begun takes the project's lock within this time."""
 
@@ -52,22 +52,23 @@ def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
             return dg.SkipReason("nothing new in the inbox")
         if busy:
             return dg.SkipReason("another run holds the project; the files wait for the next look")
-        request = dg.RunRequest(run_key=fingerprint(waiting), tags={"trigger": "inbox"})
+        request = dg.RunRequest(
+            run_key=fingerprint(waiting), run_config=ONLY_SETTLED, tags={"trigger": "inbox"}
+        )
         return dg.SensorResult(run_requests=[request], cursor=json.dumps(waiting))
 
     return inbox
 
 
-def settled_files(config: Config, project: Project) -> dict[str, str]:
-    """Claimed files of the inbox that are no longer written to, with size and time of change."""
+def settled_files(config: Config, project: Project, seconds: float = SETTLED_SECONDS) -> dict[str, str]:
+    """Claimed files of the inbox that nobody has written to for so long, with size and time of change."""
     if not project.inbox.exists():
         return {}
     found, _ = deliveries(config, project)
-    newest = time.time_ns() - SETTLED_SECONDS * 10**9
     return {
         item.name: f"{item.size_bytes}:{item.modified_ns}"
         for item in found
-        if item.path.is_relative_to(project.inbox) and item.modified_ns < newest
+        if item.path.is_relative_to(project.inbox) and settled(project, item, seconds)
     }
 
 

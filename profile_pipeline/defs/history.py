@@ -1,6 +1,14 @@
-"""Runs that ended without a word: a killed process leaves its run `started` in Dagster's history for ever."""
+"""Dagster's history: quick to write, and without runs that ended without a word.
 
+A killed process leaves its run `started` in the history for ever.
+"""
+
+import sqlite3
 import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -19,3 +27,34 @@ def close_dead_runs(instance: dg.DagsterInstance, *, older_than: float = 0.0) ->
     for record in dead:
         instance.report_run_failed(record.dagster_run, SILENT)
     return len(dead)
+
+
+@contextmanager
+def quick_history(folder: Path) -> Generator[None]:
+    """Let Dagster write the history below a folder without waiting for the disk at each of its thousands of events.
+
+    It opens and closes a file for every event, and the last one to close a file copies its journal and waits for the disk:
+    somebody has to keep it open. Commits do not wait either: when the machine loses power the newest events can be
+    missing, and no more than that.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    with ExitStack() as kept:
+        held: set[Path] = set()
+
+        def opened(connection: Any, _: object) -> None:  # noqa: ANN401
+            if not isinstance(connection, sqlite3.Connection):
+                return
+            path = Path(connection.execute("pragma database_list").fetchone()[2])
+            if folder.resolve() not in path.resolve().parents:
+                return
+            connection.execute("pragma synchronous = normal")
+            if path not in held:
+                held.add(path)
+                own = kept.enter_context(closing(sqlite3.connect(path, check_same_thread=False)))
+                own.execute("select count(*) from sqlite_master").fetchall()  # opens it
+
+        event.listen(Engine, "connect", opened)
+        kept.callback(event.remove, Engine, "connect", opened)
+        yield

@@ -224,6 +224,7 @@ def _relationships(config: Config) -> dg.AssetsDefinition:
         lambda con: relationships.build_relationships(con, config),
         deps=[MEMBERSHIP, "identity.identifiers", "records.event_subjects"],
         numbers=runs.relationship_numbers,
+        memberships_wait=False,
     )
 
 
@@ -244,6 +245,7 @@ def _review(config: Config) -> dg.AssetsDefinition:
             checks.spec(key, "decisions_kept", "profiles follow every decision on records that are there"),
         ],
         results=partial(_review_results, key=key),
+        memberships_wait=False,
     )
 
 

@@ -1,25 +1,55 @@
-"""The asset that analysts depend on: the live generation on disk."""
+"""The assets that others depend on: the live generation on disk, and the members of audiences ahead of it."""
 
 from datetime import timedelta
 
 import dagster as dg
 
-from profile_pipeline import publish, runs
+from profile_pipeline import memberships, publish, runs
+from profile_pipeline.audiences.build import NAME
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs import checks
 from profile_pipeline.defs.resources import Warehouse
 from profile_pipeline.defs.tables import key_of, readable_errors
 
-GENERATION = "published.generation"
+GENERATION, MEMBERSHIPS = "published.generation", "published.memberships"
 
 
 def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
-    """The published generation, downstream of every check."""
+    """The published generation, downstream of every check, and ahead of it who is in which audience."""
+    return [_memberships(project), _generation(config, project)]
+
+
+def _memberships(project: Project) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=key_of(MEMBERSHIPS),
+        deps=[key_of(NAME)],
+        group_name="published",
+        description="Who is in which audience now, ahead of the generation: a Parquet file and a manifest behind a `current`"
+        " pointer of its own.",
+        kinds={"parquet"},
+    )
+    def published_memberships(warehouse: Warehouse) -> dg.MaterializeResult:
+        with readable_errors(), warehouse.get_connection() as con:
+            live = memberships.publish(con, project)
+        return dg.MaterializeResult(
+            metadata={
+                "batch": live.manifest["batch"] or 0,
+                "folder": dg.MetadataValue.path(str(live.folder)),
+                "dagster/row_count": sum(live.manifest["audiences"].values()),
+                **{f"members_{name}": size for name, size in live.manifest["audiences"].items()},
+            }
+        )
+
+    return published_memberships
+
+
+def _generation(config: Config, project: Project) -> dg.AssetsDefinition:
     key = key_of(GENERATION)
     hours = config.publication.fresh_within_hours
     upstream = ["profiles.unified", "profiles.lineage", "profiles.identifiers", "profiles.events", "profiles.computed",
                 "audiences.membership", "metrics.row_fates", "metrics.profiles", "identity.membership", "identity.relationships",
+                "identity.review_queue",
                 "records.quarantine"]  # fmt: skip
 
     @dg.asset(
@@ -38,7 +68,8 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
     )
     def generation(warehouse: Warehouse) -> dg.MaterializeResult:
         with readable_errors(), warehouse.get_connection() as con:
-            live = publish.publish(con, config, project, runs.check_counts(con))
+            live = publish.publish(con, config, project, runs.check_counts(con, config))
+            memberships.publish(con, project)  # others than before where this generation ends a rollback
         damaged = publish.verify(live)
         return dg.MaterializeResult(
             metadata={
@@ -54,4 +85,4 @@ def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
             ],
         )
 
-    return [generation]
+    return generation

@@ -24,6 +24,9 @@ class IntakeOptions(dg.Config):
     as_of: str = Field(default="", description="ISO time that counts as now; empty: the clock")
     accept_volume_change: bool = Field(default=False, description="let a much smaller full delivery through")
     rebuild: bool = Field(default=False, description="compute every table afresh; profile ids persist")
+    settled_seconds: float = Field(
+        default=0.0, description="files of the inbox that changed within so many seconds wait for another run"
+    )
 
 
 def assets(config: Config, project: Project) -> list[dg.AssetsDefinition]:
@@ -39,7 +42,7 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
         if options.rebuild:
             runs.forget_derived(con)
         now = runs.moment(options.as_of) if options.as_of else datetime.now(UTC)
-        found["scan"] = ledger.scan(con, config, project, now)
+        found["scan"] = ledger.scan(con, config, project, now, options.settled_seconds)
         runs.require_deliveries(con, project)
         if options.accept_volume_change:  # also for a delivery that this very scan has found
             ledger.accept_volume(con)

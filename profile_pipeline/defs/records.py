@@ -45,6 +45,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             partial(_quarantine, config=config),
             deps=staged,
             numbers=runs.quarantine_numbers,
+            memberships_wait=False,
         ),
     ]
 

@@ -19,7 +19,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs.automation import JOB
 from profile_pipeline.defs.graph import build_definitions
-from profile_pipeline.defs.history import close_dead_runs
+from profile_pipeline.defs.history import close_dead_runs, quick_history
 from profile_pipeline.warehouse import run_lock
 
 Progress = Callable[[str, int, int], None]
@@ -28,6 +28,8 @@ POLL_SECONDS = 0.2
 BLOCKED = "DagsterAssetCheckFailedError"
 """How Dagster ends a step whose blocking check did not hold; the check itself says why."""
 WORKSPACE = "workspace.yaml"
+PUBLISHING = "published__generation"
+"""The step that makes a generation live."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Options:
     retrain: bool = False
     approve: bool = False
     threshold: float | None = None
+    settled_seconds: float = 0.0
 
     def as_run_config(self) -> dict[str, Any]:
         """The same choices as Dagster run configuration."""
@@ -47,6 +50,7 @@ class Options:
             "as_of": self.as_of,
             "accept_volume_change": self.accept_volume_change,
             "rebuild": self.rebuild,
+            "settled_seconds": self.settled_seconds,
         }
         scoring = {} if self.threshold is None else {"threshold": self.threshold}
         return {
@@ -73,19 +77,21 @@ class FailedCheck:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: `failure` is one line when a step could not do its work."""
+    """How a run ended: `failure` is one line when a step could not do its work, `published` whether that was a delivery."""
 
     success: bool
     run_id: str
     failure: str = ""
     failed_checks: list[FailedCheck] = field(default_factory=list)
+    published: bool = True
 
 
 @contextmanager
 def instance_of(project: Project) -> Generator[dg.DagsterInstance]:
     """The project's Dagster history under data/dagster, with telemetry off."""
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    with dg.DagsterInstance.from_config(str(dagster_home(project))) as instance:
+    home = dagster_home(project)
+    with quick_history(home), dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
 
@@ -113,16 +119,18 @@ def dagster_home(project: Project) -> Path:
     return home
 
 
-def run_graph(config: Config, project: Project, options: Options, progress: Progress | None = None) -> Result:
-    """Run every asset once; blocking checks that fail leave the previous generation live.
+def run_graph(
+    config: Config, project: Project, options: Options, progress: Progress | None = None, *, name: str = JOB
+) -> Result:
+    """Run every asset of a job once; blocking checks that fail leave what was published before live.
 
     Raises BusyError at once when another process runs the project.
     """
     definitions = build_definitions(config, project)
-    job = definitions.resolve_job_def(JOB)
+    job = definitions.resolve_job_def(name)
     with run_lock(project.state), instance_of(project) as instance:
         close_dead_runs(instance)
-        run_id = dg.DagsterRun(job_name=JOB).run_id
+        run_id = dg.DagsterRun(job_name=name).run_id
         with _reporting(instance, run_id, _steps_by_stage(job), progress):
             outcome = job.execute_in_process(
                 run_config=options.as_run_config(), instance=instance, run_id=run_id, raise_on_error=False
@@ -141,7 +149,12 @@ def run_graph(config: Config, project: Project, options: Options, progress: Prog
         for e in outcome.get_asset_check_evaluations()
         if not e.passed
     ]
-    return Result(outcome.success, run_id, _failure(outcome), failed)
+    return Result(outcome.success, run_id, _failure(outcome), failed, _published(outcome))
+
+
+def _published(outcome: dg.ExecuteInProcessResult) -> bool:
+    """Whether the live generation is this run's; deliveries behind it may fail."""
+    return any(event.is_step_success and event.step_key == PUBLISHING for event in outcome.all_events)
 
 
 def _failure(outcome: dg.ExecuteInProcessResult) -> str:

@@ -57,10 +57,11 @@ def table_step(
     numbers: Numbers | None = None,
     checks: Sequence[dg.AssetCheckSpec] = (),
     results: Results | None = None,
+    memberships_wait: bool = True,
 ) -> dg.AssetsDefinition:
     """A step in which `build(con[, options])` writes tables, given with their descriptions for analysts.
 
-    `numbers` go on the first table; `results` answer `checks`.
+    `numbers` go on the first table; `results` answer `checks`. Steps that no audience waits for come behind the others.
     """
     first = next(iter(tables))
 
@@ -81,6 +82,7 @@ def table_step(
         name=first.replace(".", "__"),
         specs=[_spec(table, text, deps, kinds, owner) for table, text in tables.items()],
         check_specs=list(checks),
+        op_tags={} if memberships_wait else {"dagster/priority": "-1"},
     )
     return declare(_with_options(body, options) if options else _without_options(body))
 

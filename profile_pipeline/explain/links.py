@@ -36,7 +36,7 @@ class Link:
 
 def tree(con: DuckDBPyConnection) -> tuple[Link, ...]:
     """The spanning tree of temp.explained, strongest links first; a forest while changes wait for approval."""
-    kept = _spanning(_links(con))
+    kept = spanning(_links(con))
     scores = scores_of(con, kept)
     shared = _shared_values(con, kept)
     return tuple(
@@ -76,7 +76,7 @@ def _links(con: DuckDBPyConnection) -> list[Edge]:
     )
 
 
-def _spanning(links: Iterable[Edge]) -> list[Edge]:
+def spanning(links: Iterable[Edge]) -> list[Edge]:
     """The links that connect what was not connected by stronger ones."""
     parent: dict[str, str] = {}
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.generate.rates import DEMO_PEOPLE, DEMO_SEED
+from profile_pipeline.generate.rates import DEMO_AS_OF, DEMO_PEOPLE, DEMO_SEED
 
-__all__ = ["DEMO_PEOPLE", "DEMO_SEED", "GenerationSummary", "generate"]
+__all__ = ["DEMO_AS_OF", "DEMO_PEOPLE", "DEMO_SEED", "GenerationSummary", "generate"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 DEMO_PEOPLE = 3_000
 DEMO_SEED = 7
+DEMO_AS_OF = "2026-03-11T06:00:00+00:00"
+"""The morning after the newest delivery, which `demo` counts as now: by today's clock windows such as 90 days were empty."""
 BLOCK_PEOPLE = 20_000
 """People generated together; a person never depends on another block."""
 PART_BLOCKS = 10

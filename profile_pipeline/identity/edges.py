@@ -84,9 +84,7 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
     whole = not continues(con, "identity.edges", base)
     with scratch(con) as work:
         con.execute(changes.TABLE)
-        for name, statement in TABLES.items():
-            if whole and name != "edges":
-                con.execute(f"drop table if exists identity.{name}")
+        for statement in TABLES.values():
             con.execute(statement)
         scope = Scope(work, config, model, database_name(con), whole)
         noted = _compute(scope)
@@ -343,7 +341,8 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
     """Bring the warehouse up to date from the scratch database, and tell the clusters what to look at."""
     main = "scratch.main"
     if scope.whole:
-        con.execute(EDGES.replace("if not exists ", "").replace("create table", "create or replace table"))
+        for statement in TABLES.values():
+            con.execute(statement.replace("create table if not exists", "create or replace table"))
     else:
         con.execute(
             f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"

@@ -15,6 +15,7 @@ from profile_pipeline.records import event_changes
 from profile_pipeline.warehouse import (
     built,
     continues,
+    facts,
     fingerprint,
     fixed_query,
     last_full,
@@ -22,6 +23,7 @@ from profile_pipeline.warehouse import (
     mark_built,
     quote,
     replace_table,
+    rows_where,
     table_kind,
     transaction,
     upstream,
@@ -37,7 +39,12 @@ PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_na
 """Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
     select coalesce(n.record_key, o.record_key) as record_key
-    from temp.nodes_now n full join identity.nodes o using (record_key) where n.content is distinct from o.content"""
+    from temp.nodes_now n full join (from identity.nodes {}) o using (record_key)
+    where n.content is distinct from o.content"""
+RESTATED = "record_key in (from temp.restated)"
+"""Whether an identity known from events was written again, expired or came back."""
+EXPIRY_CHANGED = """
+    (from temp.expired_now except from identity.expired) union all (from identity.expired except from temp.expired_now)"""
 FLIPPED = """
     (select namespace, value, reason from temp.generic_now except select namespace, value, reason from identity.generic_values)
     union all
@@ -60,24 +67,26 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "identity.nodes") == mark:
         return
     whole = not continues(con, "identity.nodes", base)
+    records = built(con, "records.current")
     with transaction(con):
-        _write_identifiers(con, config)
-        replace_table(con, "temp.nodes_now", _nodes_query(config))
+        few = _write_identifiers(con, config) and records == facts(con, "identity.nodes").get("records")
+        looked_at = RESTATED if few and not whole else ""
+        replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
         if whole:
             replace_table(con, "identity.generic_values", generic_query(config))
             replace_table(con, "identity.nodes", "select * from temp.nodes_now")
         else:
-            _update(con, config)
-        con.execute("drop table person_namespaces; drop table temp.nodes_now")
+            _update(con, config, looked_at)
+        con.execute("drop table person_namespaces; drop table temp.nodes_now; drop table temp.restated")
         full = mark if whole else last_full(con, "identity.nodes")
-        mark_built(con, "identity.nodes", mark, {"base": base, "full": full})
+        mark_built(con, "identity.nodes", mark, {"base": base, "full": full, "records": records})
         mark_built(con, "identity.identifiers", mark)
         mark_built(con, "identity.generic_values", mark)
 
 
-def _update(con: DuckDBPyConnection, config: Config) -> None:
+def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     """Write what changed; notes nodes that differ, and those with a value that became generic or is so no more."""
-    replace_table(con, "temp.nodes_changed", CHANGED)
+    replace_table(con, "temp.nodes_changed", CHANGED.format(f"where {looked_at}" if looked_at else ""))
     con.execute("delete from identity.nodes where record_key in (from temp.nodes_changed)")
     con.execute(
         "insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (record_key)"
@@ -108,37 +117,49 @@ def _carriers_query(config: Config) -> str:
     )
 
 
-def _write_identifiers(con: DuckDBPyConnection, config: Config) -> None:
-    """identity.identifiers is a view: those of records are kept by the records stage, those of events here."""
+def _write_identifiers(con: DuckDBPyConnection, config: Config) -> bool:
+    """identity.identifiers is a view: those of records are kept by the records stage, those of events here.
+
+    True where temp.restated holds every identity known from events that may be another node than before.
+    """
     _person_namespaces(con, config)
+    con.execute("create or replace temp table restated (record_key text)")
     base = fingerprint(last_full(con, "records.events"), sorted(config.namespaces))
     mark = fingerprint(upstream(con, ["records.events"]), base)
+    whole = not continues(con, "identity.subject_identifiers", base)
     if built(con, "identity.subject_identifiers") != mark:
-        _write_subjects(con, whole=not continues(con, "identity.subject_identifiers", base))
+        _write_subjects(con, whole=whole)
         event_changes.forget(con, "nodes")
         mark_built(con, "identity.subject_identifiers", mark, {"base": base})
-    replace_table(con, "identity.expired", _expired_query(con, config))
+    replace_table(con, "temp.expired_now", _expired_query(con, config))
+    if not whole:
+        con.execute(f"insert into temp.restated {EXPIRY_CHANGED}")
+    con.execute(
+        "create or replace table identity.expired as from temp.expired_now; drop table temp.expired_now"
+    )
     if table_kind(con, "identity.identifiers") == "BASE TABLE":
         con.execute("drop table identity.identifiers")  # as versions before 0.2 had it
     con.execute(f"create or replace view identity.identifiers as {IDENTIFIERS}")
+    return not whole
 
 
 def _write_subjects(con: DuckDBPyConnection, *, whole: bool) -> None:
     """Identities known from events: all, or those whose events changed."""
-    subjects = "select * from records.events where starts_with(subject, 'event:')"
-    if not whole:
-        replace_table(con, "temp.noted_subjects", event_changes.noted_query("nodes"))
-        subjects += " and subject in (from temp.noted_subjects)"
-    con.execute(f"create or replace temp view events_of_subjects as {subjects}")
+    known = "starts_with(subject, 'event:')"
+    query = fixed_query("identity/subject_identifiers")
     if whole:
-        replace_table(con, "identity.subject_identifiers", fixed_query("identity/subject_identifiers"))
+        con.execute(f"create or replace temp view events_of_subjects as from records.events where {known}")
+        replace_table(con, "identity.subject_identifiers", query)
+        con.execute("drop view events_of_subjects")
     else:
+        replace_table(con, "temp.noted_subjects", event_changes.noted_query("nodes"))
+        looked_at = "subject, occurred_at, identifiers, attribution"
+        noted = f"{known} and subject in (from temp.noted_subjects)"
+        replace_table(con, "temp.events_of_subjects", rows_where("records.events", noted, looked_at))
         con.execute("delete from identity.subject_identifiers where record_key in (from temp.noted_subjects)")
-        con.execute(
-            f"insert into identity.subject_identifiers by name {fixed_query('identity/subject_identifiers')}"
-        )
-        con.execute("drop table noted_subjects")
-    con.execute("drop view events_of_subjects")
+        con.execute(f"insert into identity.subject_identifiers by name {query}")
+        con.execute("insert into temp.restated from temp.noted_subjects")
+        con.execute("drop table noted_subjects; drop table events_of_subjects")
 
 
 def _person_namespaces(con: DuckDBPyConnection, config: Config) -> None:
@@ -154,18 +175,19 @@ def _looked_at(config: Config) -> list[str]:
     return sorted(matched | set(config.identity.clustering.never_differ) | set(first_fields(config).values()))
 
 
-def _nodes_query(config: Config) -> str:
-    """Grain: one row a node. Kind: record, person (known from events only) or pseudonymous.
+def _nodes_query(config: Config, looked_at: str) -> str:
+    """Grain: one row a node, or one that fulfils a condition. Kind: record, person (known from events only) or pseudonymous.
 
     `content` is a hash of all that links, limits or is compared: two nodes with equal content act alike.
     """
     content = ", ".join(["source", "identifiers", *map(quote, _looked_at(config))])
+    where = f"where {looked_at}" if looked_at else ""
     return f"""
         with stated as (
-            select record_key, sum(hash(namespace, value)::hugeint) as held from identity.subject_identifiers
+            select record_key, sum(hash(namespace, value)::hugeint) as held from (from identity.subject_identifiers {where})
             where record_key not in (from identity.expired) group by record_key
         )
-        select record_key, source, 'record' as kind, hash({content}) as content from records.current
+        select record_key, source, 'record' as kind, hash({content}) as content from records.current {where}
         union all
         select record_key, 'event', if({PERSON}, 'person', 'pseudonymous'), hash('event', held) from stated"""
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 CLIP = (-4.0, 15.0)
 """Match weights count within these bounds, so that no single pair outweighs many others."""
 Pair = tuple[int, int]
+Score = tuple[int, int, float, bool]
+"""A scored pair: nodes, match weight, and whether the pair is a link."""
 
 
 LIMIT_BROKEN = "a limit of identity.yaml"
@@ -21,7 +23,7 @@ CONTRADICTED = "other records of both contradict it"
 """Why a link does not hold."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Tie:
     """All scored pairs between two groups: sum of weights, number of pairs, number of links among them."""
 
@@ -36,7 +38,7 @@ class Tie:
         self.links += other.links
 
 
-@dataclass
+@dataclass(slots=True)
 class Group:
     """Nodes united so far, how many of them can be scored, and the limited values they hold."""
 
@@ -58,8 +60,7 @@ class Component:
     """Links by decisions and strong identifiers, strongest first."""
     apart: list[Pair]
     """Pairs that were decided not to be one person."""
-    scores: list[tuple[int, int, float, bool]]
-    """Scored pairs: nodes, match weight, and whether the pair is a link."""
+    scores: list[Score]
     values: dict[int, list[tuple[str, str]]]
     """Limited values by node: (namespace or source, value)."""
 
@@ -110,9 +111,7 @@ def _singles(component: Component) -> dict[int, Group]:
     return groups
 
 
-def _tie(
-    groups: dict[int, Group], member: dict[int, int], scores: Iterable[tuple[int, int, float, bool]]
-) -> None:
+def _tie(groups: dict[int, Group], member: dict[int, int], scores: Iterable[Score]) -> None:
     for left, right, weight, is_link in scores:
         a, b = member[left], member[right]
         if a != b:
@@ -124,35 +123,35 @@ def _tie(
             tie.links += is_link
 
 
-def _average(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> float:
-    tie = groups[a].ties[b]
-    possible = groups[a].scorable * groups[b].scorable
-    return (tie.weight + (possible - tie.pairs) * bounds.unscored) / possible
-
-
 Offer = tuple[float, int, int, int, int]
-"""Two groups that may unite: minus their average, their names, and the sizes for which that held."""
+"""Two groups with a link that may unite: minus the average of their pairs, their names, and the sizes for which that held."""
 
 
 def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bounds) -> None:
     """Best average first; groups are named by their smallest node, which also decides among equals."""
-    heap = [offer for a in groups for b in groups[a].ties if a < b for offer in _offers(groups, a, b, bounds)]
+    heap = [
+        offer
+        for a, group in groups.items()
+        for b, tie in group.ties.items()
+        if a < b and tie.links and (offer := _offer(groups, a, b, tie, bounds))
+    ]
     heapq.heapify(heap)
     while heap:
         _, a, b, *sizes = heapq.heappop(heap)
         current = a in groups and b in groups and sizes == [len(groups[a].nodes), len(groups[b].nodes)]
         if current and _may_unite(groups, a, b, bounds):
             _unite(groups, member, a, b)
-            for other in groups[a].ties:
-                for offer in _offers(groups, min(a, other), max(a, other), bounds):
+            for other, tie in groups[a].ties.items():
+                if tie.links and (offer := _offer(groups, min(a, other), max(a, other), tie, bounds)):
                     heapq.heappush(heap, offer)
 
 
-def _offers(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> list[Offer]:
-    """None without a link, or when most speaks against it."""
-    if not groups[a].ties[b].links or (average := _average(groups, a, b, bounds)) < 0:
-        return []
-    return [(-average, a, b, len(groups[a].nodes), len(groups[b].nodes))]
+def _offer(groups: dict[int, Group], a: int, b: int, tie: Tie, bounds: Bounds) -> Offer | None:
+    """None when most speaks against it."""
+    one, other = groups[a], groups[b]
+    possible = one.scorable * other.scorable
+    average = (tie.weight + (possible - tie.pairs) * bounds.unscored) / possible
+    return (-average, a, b, len(one.nodes), len(other.nodes)) if average >= 0 else None
 
 
 def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> None:

@@ -50,9 +50,12 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
         else:
             replace_table(con, "temp.pinned_before", PINNED)
             con.execute("delete from profiles.candidates where pinned or profile_id in (from temp.touched)")
-            con.execute(
-                f"insert into profiles.candidates by name {candidates_query(config, survivors, 'temp.touched')}"
-            )
+            # beforehand: joined in one query, every column of every record is read for the few wanted
+            wanted = f"from ({MEMBERS}) where profile_id in (from temp.touched)"
+            replace_table(con, "temp.touched_members", f"select record_key, profile_id {wanted}")
+            offered = candidates_query(config, survivors, "temp.touched_members")
+            con.execute(f"insert into profiles.candidates by name {offered}")
+            con.execute("drop table temp.touched_members")
         if pins.offer_pins(con, config):
             mark = _mark(con, config, survivors)
         if not whole:
@@ -68,21 +71,20 @@ def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
     return fingerprint(inputs, survivors, pins.mark(con, config))
 
 
-def candidates_query(config: Config, survivors: list[str], only: str = "") -> str:
+def candidates_query(config: Config, survivors: list[str], members: str = f"({MEMBERS})") -> str:
     """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither.
 
-    `valid` is false where the row failed a declared expectation about the field that did not refuse it. `only` is a
-    table of the profiles wanted.
+    `valid` is false where the row failed a declared expectation about the field that did not refuse it. `members` is a
+    relation (record_key, profile_id) of the records wanted.
     """
     offers = ", ".join(offer_query(field, attribute.type) for field, attribute in config.attributes.items())
     sources = ", ".join(map(literal, survivors)) or "null"
-    wanted = f" and profile_id in (from {only})" if only else ""
     return f"""
         with offered as (
             select profile_id, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
                 unnest(list_filter([{offers}], lambda o: o.value is not null or o.cleared)) as o
-            from records.current join ({MEMBERS}) m using (record_key)
-            where source in ({sources}){wanted}
+            from records.current join {members} m using (record_key)
+            where source in ({sources})
         )
         select profile_id, o.field as field, o.value as value, o.shown as shown, o.cleared as cleared, record_key,
             source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock,

@@ -23,11 +23,13 @@ from profile_pipeline.warehouse import (
     built,
     continues,
     fingerprint,
+    fixed_query,
     last_full,
     literal,
     mark_built,
     replace_table,
     rows,
+    rows_where,
     scalar,
     scrubbed,
     transaction,
@@ -68,7 +70,7 @@ def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
 def _take_touched(con: DuckDBPyConnection) -> None:
     """Copy the candidates of touched profiles aside, and delete what was decided about them."""
     noted = touched.noted_query("lineage")
-    replace_table(con, TOUCHED, f"select * from {ALL} where profile_id in ({noted})")
+    replace_table(con, TOUCHED, rows_where(ALL, f"profile_id in ({noted})"))
     con.execute(f"delete from profiles.lineage where profile_id in ({noted})")
 
 
@@ -249,11 +251,9 @@ def survivorship(con: DuckDBPyConnection, policy: str) -> list[tuple[str, int]]:
 
 
 def conflicts(con: DuckDBPyConnection, policy: str) -> list[tuple[str, int]]:
-    """Profiles in which a field had different values on offer, by field, most first."""
+    """Profiles in which a rule decided between different values of a field, by field, most first."""
     return rows(
         con,
-        """select field, count(*) from (
-            select profile_id, field from profiles.lineage where policy = ? and value is not null
-            group by 1, 2 having min(lower(value)) <> max(lower(value))) group by 1 order by 2 desc, 1""",
+        f"select field, conflict_count from ({fixed_query('profiles/conflicts')}) where policy = ? order by 2 desc, 1",
         [policy],
     )

@@ -16,10 +16,12 @@ from profile_pipeline.warehouse import (
     literal,
     mark_built,
     replace_table,
+    rows_where,
     transaction,
     upstream,
 )
 
+LINEAGE, TOUCHED = "profiles.lineage", "temp.touched_lineage"
 FACTS = f"""
     with members as ({MEMBERS} {{wanted}}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
@@ -70,18 +72,22 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
     with transaction(con):
         if not whole:
             replace_table(con, "temp.touched", touched.noted_query("unified"))
+            # once for all policies: the lineage is the largest table here
+            replace_table(con, TOUCHED, rows_where(LINEAGE, "profile_id in (from temp.touched)"))
         wanted = "" if whole else "and profile_id in (from temp.touched)"
         replace_table(con, "temp.profile_facts", facts_query(wanted))
         for policy in config.profiles.policies:
             _write(con, config, policy, whole=whole)
-        con.execute("drop table temp.profile_facts; drop table if exists temp.touched")
+        con.execute(
+            f"drop table temp.profile_facts; drop table if exists temp.touched; drop table if exists {TOUCHED}"
+        )
         touched.forget(con, "unified")
         full = mark if whole else last_full(con, "profiles.unified")
         mark_built(con, "profiles.unified", mark, {"base": base, "full": full})
 
 
 def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool) -> None:
-    table, query = table_of(config, policy), unified_query(config, policy)
+    table, query = table_of(config, policy), unified_query(config, policy, LINEAGE if whole else TOUCHED)
     if whole:
         replace_table(con, table, query)
         return
@@ -89,8 +95,11 @@ def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool)
     con.execute(f"insert into {table} by name {query}")
 
 
-def unified_query(config: Config, policy: str) -> str:
-    """Grain: one row an active profile of temp.profile_facts, whether or not any record offers a value."""
+def unified_query(config: Config, policy: str, lineage: str = LINEAGE) -> str:
+    """Grain: one row an active profile of temp.profile_facts, whether or not any record offers a value.
+
+    `lineage` is a table of the shape of profiles.lineage that holds all of these profiles.
+    """
     version = config.profiles.policies[policy].version
     parts = [_columns(config, policy, field) for field in config.attributes]
     values, fields = ("".join(part) for part in zip(*parts, strict=True)) if parts else ("", "")
@@ -98,7 +107,7 @@ def unified_query(config: Config, policy: str) -> str:
     kept = f"(won or rule = {literal(FULL)})" if list_columns(config, policy) else "won"
     return f"""
         with winners as (
-            select profile_id{values} from profiles.lineage
+            select profile_id{values} from {lineage}
             where policy = {literal(policy)} and {kept} and profile_id in (select profile_id from temp.profile_facts)
             group by profile_id
         )

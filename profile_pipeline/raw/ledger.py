@@ -6,6 +6,7 @@ States of a file: found (seen, not yet read), loaded, duplicate (same bytes unde
 
 import fnmatch
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,7 +87,10 @@ def deliveries(config: Config, project: Project) -> tuple[list[Delivery], list[s
     found, unclaimed = [], []
     for name, path in delivered_files(project):
         claims = [source for source, rule in config.sources.items() if fnmatch.fnmatch(path.name, rule.files)]
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # taken away or renamed since the folder was listed
+            continue
         found += [Delivery(source, name, path, status.st_size, status.st_mtime_ns) for source in claims]
         if not claims:
             unclaimed.append(name)
@@ -99,10 +103,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def scan(con: DuckDBPyConnection, config: Config, project: Project, as_of: datetime) -> Scan:
-    """Enter new deliveries into the ledger as one batch; atomic, and harmless to repeat."""
+def settled(project: Project, item: Delivery, seconds: float) -> bool:
+    """Whether nobody has written for so long to a file of the inbox, where files may still be arriving."""
+    return not item.path.is_relative_to(project.inbox) or item.modified_ns <= time.time_ns() - int(
+        seconds * 1e9
+    )
+
+
+def scan(
+    con: DuckDBPyConnection, config: Config, project: Project, as_of: datetime, settled_seconds: float = 0.0
+) -> Scan:
+    """Enter new deliveries into the ledger as one batch; atomic, and harmless to repeat.
+
+    Files of the inbox that have not settled wait for another scan.
+    """
     create_tables(con)
     found, unclaimed = deliveries(config, project)
+    if settled_seconds:
+        found = [item for item in found if settled(project, item, settled_seconds)]
     conflicts: list[str] = []
     with transaction(con):
         new = [item for item in found if _is_new(con, config, item, conflicts)]

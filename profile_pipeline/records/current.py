@@ -28,9 +28,9 @@ FIXED = ("_file", "_line", "batch", "ingested_at", "source_key", "record_key", "
 
 
 def build_current(con: DuckDBPyConnection, config: Config) -> None:
-    """Write records.current and records.identifiers when any source has changed."""
+    """Write records.current and records.identifiers when a source of records has changed."""
     sources = list(config.record_sources)
-    mark = fingerprint([built(con, f"records.{name}") for name in config.sources], _attribute_types(config))
+    mark = fingerprint([built(con, f"records.{name}") for name in sources], _attribute_types(config))
     if built(con, "records.current") == mark:
         return
     with transaction(con):

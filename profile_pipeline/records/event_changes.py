@@ -7,8 +7,8 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.warehouse import literal
 
-STAGES = ("timeline", "nodes")
-"""What follows: the timeline looks at events, the nodes of the identity graph at subjects."""
+STAGES = ("timeline", "nodes", "identifiers")
+"""What follows: the timeline looks at events, the nodes of the identity graph and the identifiers of profiles at subjects."""
 TABLE = "create table if not exists records.event_changes (stage text not null, key text not null)"
 
 

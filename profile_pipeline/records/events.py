@@ -25,6 +25,7 @@ from profile_pipeline.warehouse import (
     mark_built,
     replace_table,
     rows,
+    rows_where,
     table_kind,
     transaction,
 )
@@ -108,12 +109,13 @@ def _write_all(con: DuckDBPyConnection, config: Config) -> None:
     con.execute("delete from records.expired_events")
     con.execute(f"create or replace temp table sightings ({SIGHTINGS})")
     for name in config.event_sources:
-        _find_repeated(con, name)
+        _find_repeated(con, name, _accepted(name))
         con.execute(f"insert into sightings by name {_sightings_query(con, config, name)}")
     replace_table(con, "temp.inferred", inferred_query(config))
     for name in config.event_sources:
-        con.execute(f"insert into records.events by name {_events_query(con, config, name)}")
-        con.execute(f"insert into records.expired_events by name {_expired_query(con, config, name)}")
+        chosen = _chosen_query(config, name, _accepted(name))
+        con.execute(f"insert into records.events by name {_events_query(con, config, name, chosen)}")
+        con.execute(f"insert into records.expired_events by name {_expired_query(con, config, name, chosen)}")
         con.execute(f"drop table {_repeated(name)}")
     con.execute("drop table sightings; drop table inferred")
     if table_kind(con, "records.event_subjects") == "BASE TABLE":
@@ -126,14 +128,18 @@ def _repeated(name: str) -> str:
     return f"temp.repeated_{name}"
 
 
-def _accepted(name: str, only: str = "") -> str:
-    wanted = f" and event_key in (select event_key from {only})" if only else ""
-    return f"(from records.{name} where reasons is null and event_id is not null{wanted})"
+ACCEPTED = "reasons is null and event_id is not null"
 
 
-def _find_repeated(con: DuckDBPyConnection, name: str, only: str = "") -> None:
-    """Events that were delivered several times, with the delivery that counts: the choice depends on content only."""
-    accepted = _accepted(name, only)
+def _accepted(name: str) -> str:
+    return f"(from records.{name} where {ACCEPTED})"
+
+
+def _find_repeated(con: DuckDBPyConnection, name: str, accepted: str) -> None:
+    """Events that were delivered several times, with the delivery that counts: the choice depends on content only.
+
+    `accepted`: a relation of deliveries of the source, with all of every event it has.
+    """
     replace_table(
         con,
         _repeated(name),
@@ -144,7 +150,7 @@ def _find_repeated(con: DuckDBPyConnection, name: str, only: str = "") -> None:
     )
 
 
-def _chosen_query(config: Config, name: str, only: str = "") -> str:
+def _chosen_query(config: Config, name: str, accepted: str) -> str:
     """Grain: one row an event of a source. `person`: whom it states, `device`: the best cookie or device it names."""
     described = bool(config.sources[name].key)
     person = f"coalesce(owner, {best(config, ('person',))})" if described else best(config, ("person",))
@@ -158,20 +164,20 @@ def _chosen_query(config: Config, name: str, only: str = "") -> str:
             {literal(name)} as source, coalesce(r.deliveries, 1) as deliveries,
             coalesce(r.first_batch, e.batch) as first_batch, {person} as person,
             {best(config, ("device", "cookie"))} as device
-        from {_accepted(name, only)} e left join {_repeated(name)} r using (event_key){owner}
+        from {accepted} e left join {_repeated(name)} r using (event_key){owner}
         where r.event_key is null or (e._file, e._line) = r.chosen"""
 
 
 def _sightings_query(con: DuckDBPyConnection, config: Config, name: str) -> str:
     kept = retention.kept(con, config, name)
-    return f"""select _file, _line, device, occurred_at, person from ({_chosen_query(config, name)})
+    return f"""select _file, _line, device, occurred_at, person from ({_chosen_query(config, name, _accepted(name))})
         where device is not null and {kept}"""
 
 
-def _events_query(con: DuckDBPyConnection, config: Config, name: str, only: str = "") -> str:
+def _events_query(con: DuckDBPyConnection, config: Config, name: str, chosen: str) -> str:
     """Grain: one row an event that its source still keeps, with its subject as temp.inferred has it."""
     return f"""
-        with chosen as ({_chosen_query(config, name, only)}), newest as ({_newest_query(name)})
+        with chosen as ({chosen}), newest as ({_newest_query(name)})
         select event_key, source, event_id, event_type, channel, occurred_at, zone, record_key, payload, identifiers,
             chosen.batch as batch, _file, _line, deliveries, coalesce(occurred_at < newest.at, false) as late, device,
             {AS_STATED.format(person="i.person")}
@@ -186,22 +192,24 @@ def _newest_query(name: str) -> str:
         from (select batch, max(observed_at) as newest from {_accepted(name)} group by batch)"""
 
 
-def _expired_query(con: DuckDBPyConnection, config: Config, name: str, only: str = "") -> str:
+def _expired_query(con: DuckDBPyConnection, config: Config, name: str, chosen: str) -> str:
     return f"""select event_key, source, occurred_at, batch, _file, _line
-        from ({_chosen_query(config, name, only)}) where not {retention.kept(con, config, name)}"""
+        from ({chosen}) where not {retention.kept(con, config, name)}"""
 
 
 # ---------------------------------------------------------------- what changed
 
 SEEN = "event_key, subject, device, attribution"
+BEFORE_AND_AFTER = f"select {SEEN} from events_before union all select {SEEN} from events_after"
 
 
 def _update(con: DuckDBPyConnection, config: Config) -> None:
     if replace_table(con, "temp.changed_events", _changed_query(con, config)):
-        seen = f"select {SEEN} from records.events semi join temp.changed_events using (event_key)"
-        replace_table(con, "temp.events_before", seen)
+        changed = (
+            f"select rowid as row, {SEEN} from records.events semi join temp.changed_events using (event_key)"
+        )
+        replace_table(con, "temp.events_before", changed)
         _write_changed(con, config)
-        replace_table(con, "temp.events_after", seen)
         _infer_again(con, config)
         _note_changes(con)
         con.execute("drop table events_before; drop table events_after; drop table attributed")
@@ -209,12 +217,16 @@ def _update(con: DuckDBPyConnection, config: Config) -> None:
 
 
 def _changed_query(con: DuckDBPyConnection, config: Config) -> str:
-    """Grain: one row an event that was delivered (again), expires now, or whose record came or went."""
-    new = "_file not in (from records.event_files)"
+    """Grain: one row an event that was delivered (again), expires or comes back now, or whose record came or went."""
+    new = _new_files(con, config)  # as numbers, so that only their rows are read
     parts = [f"select event_key from {_accepted(name)} where {new}" for name in config.event_sources]
     parts += [
         f"select event_key from records.events where source = {literal(name)} and not {retention.kept(con, config, name)}"
         for name in retention.cutoffs(con, config)
+    ]
+    parts += [
+        f"select event_key from records.expired_events where source = {literal(name)} and {retention.kept(con, config, name)}"
+        for name in config.event_sources
     ]
     if _describing(config):
         held = _held_records(config)
@@ -225,19 +237,37 @@ def _changed_query(con: DuckDBPyConnection, config: Config) -> str:
     return f"select distinct event_key from ({' union all '.join(parts) or 'select null'}) where event_key is not null"
 
 
+def _new_files(con: DuckDBPyConnection, config: Config) -> str:
+    """A condition on `_file`: loaded since events were last taken in."""
+    names = ", ".join(map(literal, config.event_sources)) or "null"
+    taken = "from records.event_files"
+    new = rows(
+        con, f"select file_id from records.loads where source in ({names}) and file_id not in ({taken})"
+    )
+    return f"_file in ({', '.join(str(file) for (file,) in new) or 'null'})"
+
+
 def _write_changed(con: DuckDBPyConnection, config: Config) -> None:
-    """Changed events as they are now; the anonymous among them belong to their device until `_infer_again`."""
-    changed = "temp.changed_events"
-    for table in ("records.events", "records.expired_events"):
-        con.execute(f"delete from {table} where event_key in (from {changed})")
+    """Changed events as they are now; the anonymous among them belong to their device until `_infer_again`.
+
+    Every table of events is gone through once: what is found in it is kept in temporary ones.
+    """
+    con.execute("delete from records.events where rowid in (select row from temp.events_before)")
+    con.execute("delete from records.expired_events where event_key in (from temp.changed_events)")
     con.execute("create or replace temp table inferred (_file integer, _line bigint, person text)")
+    con.execute("create or replace temp table events_after as from records.events limit 0")
     for name in config.event_sources:
-        _find_repeated(con, name, changed)
-        con.execute(f"insert into records.events by name {_events_query(con, config, name, changed)}")
-        con.execute(
-            f"insert into records.expired_events by name {_expired_query(con, config, name, changed)}"
-        )
-        con.execute(f"drop table {_repeated(name)}")
+        wanted = f"{ACCEPTED} and event_key in (from temp.changed_events)"
+        if replace_table(con, "temp.deliveries", rows_where(f"records.{name}", wanted)):
+            _find_repeated(con, name, "temp.deliveries")
+            chosen = _chosen_query(config, name, "temp.deliveries")
+            con.execute(f"insert into events_after by name {_events_query(con, config, name, chosen)}")
+            con.execute(
+                f"insert into records.expired_events by name {_expired_query(con, config, name, chosen)}"
+            )
+            con.execute(f"drop table {_repeated(name)}")
+    con.execute("drop table deliveries")
+    con.execute("insert into records.events from events_after")
 
 
 def _infer_again(con: DuckDBPyConnection, config: Config) -> None:
@@ -245,22 +275,21 @@ def _infer_again(con: DuckDBPyConnection, config: Config) -> None:
     replace_table(
         con,
         "temp.devices",
-        """select distinct device from (from events_before union all from events_after) where attribution = 'stated'
-            and device is not null
+        f"""select distinct device from ({BEFORE_AND_AFTER}) where attribution = 'stated' and device is not null
         union select device from events_after where attribution = 'pseudonymous'""",
     )
     replace_table(
         con,
         "temp.sightings",
-        """select _file, _line, device, occurred_at, if(attribution = 'stated', subject, null) as person, event_key,
-            subject, attribution
-        from records.events where device in (from devices)""",
+        f"""select _file, _line, device, occurred_at, if(attribution = 'stated', subject, null) as person, event_key,
+            subject, attribution, row
+        from ({rows_where("records.events", "device in (from devices)", "*, rowid as row")})""",
     )
     replace_table(con, "temp.inferred", inferred_query(config))
     replace_table(
         con,
         "temp.attributed",
-        f"""select event_key, s.subject as old_subject, coalesce(i.person, device) as new_subject,
+        f"""select event_key, row, s.subject as old_subject, coalesce(i.person, device) as new_subject,
             if(i.person is null, 'pseudonymous', 'inferred') as attribution
         from sightings s left join inferred i using ({POSITION}) where s.person is null
             and (s.subject is distinct from new_subject or s.attribution is distinct from
@@ -268,7 +297,7 @@ def _infer_again(con: DuckDBPyConnection, config: Config) -> None:
     )
     con.execute(
         "update records.events e set subject = new_subject, attribution = a.attribution from attributed a"
-        " where a.event_key = e.event_key"
+        " where a.row = e.rowid"
     )
     con.execute("drop table devices; drop table sightings; drop table inferred")
 
@@ -279,9 +308,10 @@ def _note_changes(con: DuckDBPyConnection) -> None:
         "timeline",
         "select event_key as key from changed_events union all select event_key from attributed",
     )
-    event_changes.note(
-        con,
-        "nodes",
-        """select subject as key from (from events_before union all from events_after)
-        union all select unnest([old_subject, new_subject]) from attributed""",
-    )
+    for stage in ("nodes", "identifiers"):
+        event_changes.note(
+            con,
+            stage,
+            f"""select subject as key from ({BEFORE_AND_AFTER})
+            union all select unnest([old_subject, new_subject]) from attributed""",
+        )
