@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.audiences.leaves import condition_text
 from profile_pipeline.config.load import Config, read_yaml
+from profile_pipeline.config.structs import structs_of
 from profile_pipeline.metrics import COUNTED
 from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
 from profile_pipeline.profiles.unified import table_of
@@ -118,7 +119,19 @@ def column_description(config: Config, table: str, column: str) -> str:
     attribute = config.attributes.get(column)
     if attribute and table == "profiles":
         return attribute.description or f"{column.replace('_', ' ').capitalize()} ({attribute.type})."
-    return _of_list(config, table, column) or _descriptions()["common"].get(column, "")
+    return (
+        _of_struct(config, table, column)
+        or _of_list(config, table, column)
+        or _descriptions()["common"].get(column, "")
+    )
+
+
+def _of_struct(config: Config, table: str, column: str) -> str:
+    """What a struct means, and where its parts are."""
+    if table != "profiles" or column not in config.structs:
+        return ""
+    own = config.structs[column].description or f"{column.replace('_', ' ').capitalize()}."
+    return f"{own} Holds {', '.join(structs_of(config.structs)[column].values())}."
 
 
 def _of_list(config: Config, table: str, column: str) -> str:
@@ -179,6 +192,8 @@ def is_personal(config: Config, table: str, column: str) -> bool:
         return column in config.sources[name].columns
     if table == "computed_attributes" and column in config.computed.attributes:
         return config.computed.attributes[column].personal
+    if table == "profiles" and column in config.structs:
+        return any(config.attributes[part].personal for part in structs_of(config.structs)[column].values())
     field = column.removesuffix("_all") if table == "profiles" and column not in config.attributes else column
     attribute = config.attributes.get(field) if table == "profiles" or stage == "records" else None
     return attribute.personal if attribute else column in PERSONAL

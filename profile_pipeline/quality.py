@@ -62,7 +62,7 @@ def derived_expectations(config: Config, source: Source) -> list[Expectation]:
     found += [
         _flag(f"{name}_readable", "warning", f"a filled {name} can be read as its type")
         for name in source.attributes
-        if readable_query(config.attributes[name], source, "x", "y")
+        if source.mapping(name).field or readable_query(config.attributes[name], source, "x", "y")
     ]
     return found
 

@@ -16,6 +16,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.profiles import ASKED_BY, ProfileRules
 from profile_pipeline.config.publication import PublicationRules
 from profile_pipeline.config.sources import Attribute, FileFormat, Source
+from profile_pipeline.config.structs import flattened
 from profile_pipeline.profile_ids import TABLES as LEDGER
 from profile_pipeline.quality import Outcome
 from profile_pipeline.records.normalise import value_type
@@ -106,18 +107,21 @@ def set_profiles(con: DuckDBPyConnection, groups: Iterable[Iterable[str]]) -> di
 
 
 def config_of(
-    attributes: Mapping[str, str],
+    attributes: Mapping[str, str | Mapping[str, Any]],
     policies: Mapping[str, Any],
     sources: Sequence[str] = ("a", "b", "c"),
     **other: Any,
 ) -> Config:
-    """Rules with these attributes (name to type), sources and policies; the first policy is the default."""
+    """Rules with these attributes (name to type or whole), sources and policies; the first policy is the default."""
     default = next(iter(policies))
+    profiles = ProfileRules.model_validate({"default": default, "policies": policies})
+    declared = {
+        name: Attribute.model_validate({"type": said} if isinstance(said, str) else said)
+        for name, said in attributes.items()
+    }
     return Config.model_construct(
-        attributes={name: Attribute(type=kind) for name, kind in attributes.items()},  # ty: ignore[invalid-argument-type]
-        sources={name: source() for name in sources},
+        **flattened(declared, {name: source() for name in sources}, profiles),
         identity=IdentityRules.model_validate(other.get("identity", {"namespaces": {"crm_id": {}}})),
-        profiles=ProfileRules.model_validate({"default": default, "policies": policies}),
         audiences=AudienceRules.model_validate({"audiences": other.get("audiences", {})}),
         publication=PublicationRules.model_validate(other.get("publication", {})),
         computed=ComputedRules.model_validate(other.get("computed", {})),

@@ -3,7 +3,8 @@
 The reference sorts candidates in Python, one field at a time; the engine ranks them all at once in SQL.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import log2
@@ -31,14 +32,16 @@ from profile_pipeline_tests.hand_made import (
     warehouse,
 )
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "city": "city", "note": "text", "agreed": "consent", "points": "integer", "born": "birth_date", "mail": "email",
-    "likes": "list",
+    "likes": "list", "sizes": {"type": "map"}, "phones": {"type": "list", "fields": {"id": "text", "at": "text"}},
 }  # fmt: skip
 VALUES: dict[str, list[Any]] = {
     "city": ["York", "YORK", "york", "Hull"], "note": ["zinc", "ZINC", "Long note"], "agreed": [True, False],
     "points": [9, 10, -1], "born": ["1980", "1980-05", "1980-05-06", "1981-01-01"],
     "mail": ["a@x.org", "b@x.org", "c@x.org"], "likes": [["tea"], ["ale", "tea"], ["rum"]],
+    "sizes": [{"hat": "M", "shoe": "43"}, {"shoe": "44"}, {"hat": None, "shoe": "44"}, {"hat": None}],
+    "phones": [[{"id": "p", "at": "1"}], [{"id": None, "at": "1"}, {"id": "p", "at": None}, {"id": "q", "at": "1"}]],
 }  # fmt: skip
 GROUP = ("city", "note")
 AS_OF = 5
@@ -100,8 +103,8 @@ def blocks_of(fields: Sequence[str], records: Sequence[Offer]) -> list[Candidate
 
 
 def written(value: Any) -> str | None:
-    if isinstance(value, list):
-        return "[" + ",".join(f'"{item}"' for item in value) + "]"
+    if isinstance(value, list | dict):
+        return json.dumps(value, separators=(",", ":"))
     return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
 
 
@@ -239,7 +242,8 @@ def expected_field(field: str, rivals: Sequence[Candidate], policy: Mapping[str,
         return {field: None}
     order = ranked(rivals, choose, policy) if keep == "one" else in_order(rivals, choose, policy)
     if keep == "one":
-        return {field: shown_of(order)}
+        shown = shown_of(order)
+        return {field: filled(json.loads(shown).items()) if field == "sizes" and shown else shown}
     if order and order[0].value is None:
         order = []
     values = [one for one in order if one.value is not None]
@@ -252,9 +256,33 @@ def expected_field(field: str, rivals: Sequence[Candidate], policy: Mapping[str,
             f"{field}_all": best[: rule["max"]],
             f"{field}_capped": len(best) > rule["max"],
         }
-    items = [item.strip('"') for one in values for item in (one.value or "")[1:-1].split(",")]
-    items = list(dict.fromkeys(items)) if keep == "union" else items
-    return {field: items[: rule["max"]] or None, f"{field}_capped": len(items) > rule["max"]}
+    return united(field, rule, [json.loads(one.value or "") for one in values])
+
+
+def united(field: str, rule: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """The elements of lists, or entries of maps, best first: with `union` the first of each name."""
+    items = [item for value in values for item in (value.items() if field == "sizes" else value)]
+    if rule["keep"] == "union":
+        firsts: dict[str, Any] = {}
+        for item in items:
+            firsts.setdefault(name_of(field, rule, item), item)
+        items = [item for item in firsts.values() if field != "sizes" or item[1] is not None]
+    kept, capped = items[: rule["max"]], {f"{field}_capped": len(items) > rule["max"]}
+    if field == "sizes":
+        return {field: filled(kept) if values else None, **capped}
+    return {field: kept or None, **capped}
+
+
+def name_of(field: str, rule: Mapping[str, Any], item: Any) -> str:
+    if field == "sizes":
+        return item[0]
+    key = item.get(rule["key"]) if rule.get("key") else None
+    return key or json.dumps(item)
+
+
+def filled(entries: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A map as it is shown: what a record took away is not in it."""
+    return {key: value for key, value in sorted(entries) if value is not None}
 
 
 def conditional(
@@ -301,8 +329,12 @@ def any_policy(draw: st.DrawFn) -> dict[str, Any]:
     fields = {
         **draw(st.one_of(st.just({}), lists("mail", ["list"]))),
         **draw(st.one_of(st.just({}), lists("likes", ["union", "append"]))),
+        **draw(st.one_of(st.just({}), lists("sizes", ["union"]))),
+        **draw(st.one_of(st.just({}), lists("phones", ["union", "append"]))),
         **draw(st.one_of(st.just({}), CHOICES.map(lambda choose: {"born": {"choose": choose}}))),
     }
+    if fields.get("phones", {}).get("keep") == "union" and draw(st.booleans()):
+        fields["phones"] = {**fields["phones"], "key": "id"}
     if draw(st.booleans()):
         branches = [{"if": "source = 'b'", "choose": draw(ORDERING)}, {"else": draw(ORDERING)}]
         fields["points"] = {"when": branches}
@@ -362,7 +394,7 @@ def merge(con: DuckDBPyConnection, policy: Mapping[str, Any], records: Sequence[
 def as_in(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """The same columns, as text where text is wanted."""
     return {
-        name: found[name] if isinstance(value, list | bool) else written(found[name])
+        name: found[name] if isinstance(value, list | dict | bool) else written(found[name])
         for name, value in wanted.items()
     }
 
@@ -424,9 +456,10 @@ def test_every_value_follows_from_the_lineage_and_comes_from_a_record(
         if rule.get("keep") == "list":
             assert [value for value in won if value is not None] == found[f"{field}_all"]
         if rule.get("keep") in {"union", "append"}:
-            items = [item for value in won if value for item in value[1:-1].replace('"', "").split(",")]
-            items = list(dict.fromkeys(items)) if rule["keep"] == "union" else items
-            assert (items[: rule["max"]] or None) == found[field]
+            shown = united(field, rule, [json.loads(value) for value in won if value])
+            assert shown[field] == found[field]
+        elif field == "sizes" and won and won[0]:
+            assert filled(json.loads(won[0]).items()) == found[field]
         else:
             assert (won[0] if won else None) == written(found[field])
 

@@ -22,9 +22,12 @@ from profile_pipeline.warehouse import records_of, rows
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, set_records, warehouse
 
 PAGE = Path(__file__).parents[1] / "docs" / "merge-policies.md"
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "name": "text", "agreed": "consent", "points": "integer", "born": "birth_date", "mail": "email", "likes": "list",
-    "street": "street_address", "city": "city",
+    "street": "street_address", "city": "city", "sizes": {"type": "map"}, "spent": {"type": "map", "values": "number"},
+    "phones": {"type": "list", "fields": {"id": "text", "seen": "date"}},
+    "home": {"type": "struct", "fields": {"line": "text", "town": "text"}},
+    "work": {"type": "struct", "atomic": True, "fields": {"line": "text", "town": "text"}},
 }  # fmt: skip
 CLEAR = "(cleared)"
 Said = tuple[str, int, Mapping[str, Any]]
@@ -78,6 +81,21 @@ MAILS: list[Said] = [
 ]
 LIKES: list[Said] = [("a", 1, {"likes": ["tea", "ale"]}), ("b", 2, {"likes": ["rum", "tea"]})]
 HOMES: list[Said] = [("a", 1, {"street": "1 High St", "city": "York"}), ("b", 2, {"street": "9 Low Rd"})]
+SIZES: list[Said] = [("a", 1, {"sizes": {"shoe": "43", "hat": "M"}}), ("b", 2, {"sizes": {"shoe": "44"}})]
+TAKEN: list[Said] = [("a", 1, {"sizes": {"shoe": "43", "hat": "M"}}), ("b", 2, {"sizes": {"shoe": None}})]
+SPENT: list[Said] = [("a", 1, {"spent": {"2025": 10.5, "2026": 3}}), ("b", 2, {"spent": {"2026": 4}})]
+PHONES: list[Said] = [
+    ("a", 1, {"phones": [{"id": "p1", "seen": "2026-01-01"}, {"id": "p2", "seen": None}]}),
+    ("b", 2, {"phones": [{"id": "p1", "seen": "2026-02-01"}]}),
+]
+PLACES: list[Said] = [
+    ("a", 1, {"home_line": "1 High St", "home_town": "York"}),
+    ("b", 2, {"home_line": "9 Low Rd"}),
+]
+OFFICES: list[Said] = [
+    ("a", 1, {"work_line": "1 High St", "work_town": "York"}),
+    ("b", 2, {"work_line": "9 Low Rd"}),
+]
 # ruff: noqa: E501  a case is a line
 TABLES: dict[str, list[Case]] = {
     "Single values": [
@@ -115,6 +133,29 @@ TABLES: dict[str, list[Case]] = {
         ("keep: union", of_field("likes", keep="union"), LIKES, ["likes", "likes_capped"]),
         ("keep: append, max: 3", of_field("likes", keep="append", max=3), LIKES, ["likes", "likes_capped"]),
     ],
+    "Lists of objects": [
+        ("keep: one (replace)", of_field("phones", choose=["most_recent"]), PHONES, ["phones"]),
+        ("keep: union", of_field("phones", keep="union"), PHONES, ["phones", "phones_capped"]),
+        ("keep: union, key: id", of_field("phones", keep="union", key="id"), PHONES, ["phones", "phones_capped"]),
+        ("keep: union, key: id, max: 1", of_field("phones", keep="union", key="id", max=1), PHONES, ["phones", "phones_capped"]),
+        ("keep: append", of_field("phones", keep="append"), PHONES, ["phones", "phones_capped"]),
+    ],
+    "Maps": [
+        ("keep: one (replace)", of_field("sizes", choose=["most_recent"]), SIZES, ["sizes"]),
+        ("keep: union, most_recent", of_field("sizes", keep="union"), SIZES, ["sizes", "sizes_capped"]),
+        ("keep: union, source_priority", of_field("sizes", keep="union", choose=["source_priority"], sources={"a": 1}), SIZES, ["sizes", "sizes_capped"]),
+        ("keep: union, a key taken away", of_field("sizes", keep="union"), TAKEN, ["sizes", "sizes_capped"]),
+        ("keep: union, a clear is newest", of_field("sizes", keep="union"), [*SIZES, ("c", 3, {"sizes": CLEAR})], ["sizes"]),
+        ("keep: union, values: number", of_field("spent", keep="union"), SPENT, ["spent", "spent_capped"]),
+    ],
+    "Structs": [
+        ("most_recent", of_field("home", choose=["most_recent"]), PLACES, ["home"]),
+        ("most_recent, b clears the town", of_field("home", choose=["most_recent"]), [PLACES[0], ("b", 2, {"home_line": "9 Low Rd", "home_town": CLEAR})], ["home"]),
+        ("one field by source_priority", {"fields": {"home": {"choose": ["most_recent"]}, "home_line": {"choose": ["source_priority"], "sources": {"a": 1}}}}, PLACES, ["home"]),
+        ("atomic: true", of_field("work", choose=["most_recent"]), OFFICES, ["work"]),
+        ("atomic: true, without a rule (most_complete first)", {}, OFFICES, ["work"]),
+        ("atomic: true, the newest is empty", of_field("work", choose=["most_recent"]), [OFFICES[0], ("b", 2, {"work_line": CLEAR, "work_town": CLEAR})], ["work"]),
+    ],
     "Groups": [
         ("most_complete", of_place(), HOMES, ["street", "city"]),
         ("most_recent", of_place(choose=["most_recent"]), HOMES, ["street", "city"]),
@@ -127,7 +168,9 @@ TABLES: dict[str, list[Case]] = {
 
 def written(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(value)}]"
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
     return {None: "nothing", True: "true", False: "false"}.get(value, str(value))
 
 
@@ -210,6 +253,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (of_field("name", choose=["longest"], custom="1"), "fields.name: `custom:` is never used; add rule custom"),
     (of_field("name", max=2, choose=["longest"]), "policies.golden.fields.name: `max` and `primary` belong to a list"),
     (of_field("name", keep="list", max=0), "policies.golden.fields.name.max: must be at least 1"),
+    (of_field("likes", key="id", choose=["longest"]), "fields.likes: `key` tells the elements of united lists apart; add"),
     (of_field("name"), "policies.golden.fields.name: says nothing; add `choose:`"),
     (of_field("name", choose=["newest"]), "policies.golden.fields.name.choose.0: `newest` is not one of"),
     (of_field("name", when=[{"else": ["longest"]}]), "policies.golden.fields.name: `when` has no `if:`"),
@@ -234,6 +278,11 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     (of_field("points", choose=["most_restrictive"]), "fields.points: rule most_restrictive does not compare integer"),
     (of_field("name", keep="union"), "fields.name.keep: union is for fields of type list; write `keep: list`"),
     (of_field("likes", keep="list"), "fields.likes.keep: is a list in every record already"),
+    (of_field("sizes", keep="list"), "fields.sizes.keep: is a map; write `keep: union` to unite its keys"),
+    (of_field("sizes", keep="append"), "fields.sizes.keep: a map has every key once; write `keep: union`"),
+    (of_field("phones", keep="union", key="imei"), "fields.phones.key: `imei` is no field of the list's objects; they have id, seen"),
+    (of_field("likes", keep="union", key="id"), "fields.likes.key: `id` is no field of the list's objects; they have none"),
+    (of_field("home_line", choose=["minimum"]), "fields.home_line: rule minimum does not compare text"),
     (of_place(choose=["minimum"]), "groups.place: rule minimum compares single values"),
     (of_field("name", choose=["trust"], trust={"aa": 1}), "golden.trust: unknown source `aa`; did you mean `a`?"),
     (of_field("nam", choose=["longest"]), "unknown attribute `nam`; did you mean `name`?"),

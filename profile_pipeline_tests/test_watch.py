@@ -119,7 +119,7 @@ def test_a_file_that_is_still_arriving_waits_while_another_is_taken_in(
 ) -> None:
     monkeypatch.setattr(quality, "validate", validate_in_sql)
     drop(project, "crm_1.csv")
-    drop(project, "crm_2.csv", age=0)
+    drop(project, "crm_2.csv", age=-60)  # still arriving a minute from now, however long the run takes
     state = Watch(project, 0)
     assert state.step()
     loaded = "select name from raw.files order by 1"

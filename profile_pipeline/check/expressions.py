@@ -15,6 +15,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.profiles.lists import list_columns
+from profile_pipeline.profiles.nested import struct_types
 from profile_pipeline.raw import ledger, target
 from profile_pipeline.records import normalise
 from profile_pipeline.records.mapping import staged_query
@@ -35,7 +36,8 @@ Located = tuple[str, str, bool]
 def profile_columns(config: Config) -> dict[str, str]:
     """Columns and DuckDB types of the profile table, for audiences."""
     fields = {name: value_type(attribute) for name, attribute in config.attributes.items()}
-    return {**PROFILE_COLUMNS, **fields, **list_columns(config, config.profiles.default)}
+    further = {**struct_types(config), **list_columns(config, config.profiles.default)}
+    return {**PROFILE_COLUMNS, **fields, **further}
 
 
 def source_problems(config: Config) -> list[Problem]:

@@ -42,7 +42,7 @@ def audience_name_problems(config: "Config", columns: Iterable[str], unknown: Un
     for key, field in {"consent.default": rules.consent.default, **needed}.items():
         if field not in {NO_CONSENT, *config.attributes}:
             yield unknown(f"audiences.yaml: {key}", "attribute", field, config.attributes)
-    known = {*columns, *config.attributes, *config.computed.attributes}
+    known = {*columns, *config.attributes, *config.structs, *config.computed.attributes}
     for name, audience in rules.audiences.items():
         where = f"audiences.yaml: audiences.{name}"
         if audience.consent and audience.consent not in config.attributes:

@@ -27,7 +27,7 @@ def computed_problems(config: "Config", taken: Iterable[str]) -> list[str]:
         return []
     from profile_pipeline.config.cross_check import RESERVED_WORDS
 
-    used = {*taken, *config.attributes, "as_of"}
+    used = {*taken, *config.attributes, *config.structs, "as_of"}
     found = [
         *_names("attributes", config.computed.attributes, used, RESERVED_WORDS),
         *_names("event_columns", config.computed.event_columns, _timeline_columns(), RESERVED_WORDS),

@@ -68,10 +68,11 @@ def _check_names(config: "Config") -> list[str]:
     taken = PROFILE_COLUMNS | RECORD_COLUMNS
     problems = [
         f"sources.yaml: attributes.{field}: is a column that every profile or record has; write `customer_{field}`"
-        for field in config.attributes
+        for field in [*config.structs, *config.attributes]
         if field in taken
     ]
-    for kind, names, end in (("attributes", config.attributes, "value"), ("sources", config.sources, "feed")):
+    fields = [*config.structs, *config.attributes]
+    for kind, names, end in (("attributes", fields, "value"), ("sources", config.sources, "feed")):
         problems += [
             f"sources.yaml: {kind}.{name}: is a word of SQL; write `{name}_{end}`"
             for name in names

@@ -18,6 +18,7 @@ from profile_pipeline.config.publication import PublicationRules
 from profile_pipeline.config.reading import read_yaml
 from profile_pipeline.config.sharing import SharingRules
 from profile_pipeline.config.sources import Attribute, Source, SourceRules
+from profile_pipeline.config.structs import flattened, struct_problems
 from profile_pipeline.config.wording import explain
 from profile_pipeline.errors import PipelineError
 
@@ -35,9 +36,10 @@ class RuleError(PipelineError):
 
 
 class Config(Rule):
-    """Everything a project declares."""
+    """Everything a project declares. `attributes` has the parts of each struct in its place; `structs` has the structs."""
 
     attributes: dict[str, Attribute]
+    structs: dict[str, Attribute] = {}
     sources: dict[str, Source]
     identity: IdentityRules
     profiles: ProfileRules
@@ -85,11 +87,12 @@ def _load(folder: Path, _: tuple[tuple[Path, bytes], ...]) -> Config:
         or problems
     ):
         raise RuleError(problems)
+    problems = struct_problems(sources.attributes, sources.sources, profiles.policies)
+    if problems:
+        raise RuleError(problems)
     config = Config.model_construct(
-        attributes=sources.attributes,
-        sources=sources.sources,
+        **flattened(sources.attributes, sources.sources, profiles),
         identity=identity,
-        profiles=profiles,
         audiences=audiences,
         publication=publication,
         computed=computed,
@@ -102,7 +105,7 @@ def _load(folder: Path, _: tuple[tuple[Path, bytes], ...]) -> Config:
     # constructed anew, for nothing that was worked out from the rules as written may stay
     acting = {
         "identity": acting_identity(identity),
-        "sources": acting_sources(identity, sources.sources),
+        "sources": acting_sources(identity, config.sources),
     }
     return Config.model_construct(None, **{**dict(config), **acting})
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from profile_pipeline.config.profiles import FieldRule, Policy, Ranking
+from profile_pipeline.config.sources import Attribute
 
 if TYPE_CHECKING:
     from profile_pipeline.config.load import Config
@@ -57,14 +58,26 @@ def _group_misfits(policy: Policy) -> Iterator[str]:
 
 def _lists(config: "Config", own: Mapping[str, FieldRule], taken: set[str]) -> Iterator[str]:
     for field, rule in own.items():
-        of_lists = config.attributes[field].type == "list"
-        if rule.keep in {"union", "append"} and not of_lists:
-            yield f"{field}.keep: {rule.keep} is for fields of type list; write `keep: list`"
-        if rule.keep == "list" and of_lists:
-            yield f"{field}.keep: is a list in every record already; write `keep: union` or `keep: append`"
+        yield from (f"{field}.{line}" for line in _kept_otherwise(config.attributes[field], rule))
         further = {f"{field}_all", f"{field}_capped"} if rule.keep != "one" else set()
         for column in sorted(further & (taken | set(config.attributes))):
             yield f"{field}.keep: adds a column `{column}`, which is there already; rename that attribute"
+
+
+def _kept_otherwise(attribute: Attribute, rule: FieldRule) -> Iterator[str]:
+    """What of a rule asks for more than fields of this type have."""
+    kind = attribute.type
+    if rule.keep in {"union", "append"} and kind not in {"list", "map"}:
+        yield f"keep: {rule.keep} is for fields of type list; write `keep: list`"
+    if rule.keep == "append" and kind == "map":
+        yield "keep: a map has every key once; write `keep: union`"
+    if rule.keep == "list" and kind == "list":
+        yield "keep: is a list in every record already; write `keep: union` or `keep: append`"
+    if rule.keep == "list" and kind == "map":
+        yield "keep: is a map; write `keep: union` to unite its keys"
+    if rule.key and rule.key not in attribute.fields:
+        known = ", ".join(attribute.fields) or "none: its elements are no objects"
+        yield f"key: `{rule.key}` is no field of the list's objects; they have {known}"
 
 
 def _expressions(policy: Policy) -> Iterator[str]:

@@ -9,6 +9,7 @@ from profile_pipeline.config.cross_check import cross_check
 from profile_pipeline.config.load import Config, RuleError
 from profile_pipeline.config.profiles import Policy
 from profile_pipeline.config.reading import read_yaml
+from profile_pipeline.config.structs import flat_policy, struct_problems
 from profile_pipeline.config.wording import explain
 from profile_pipeline.errors import PipelineError
 
@@ -31,10 +32,11 @@ def read_policy(path: Path, config: Config) -> Policy:
         raise
     except PipelineError as error:
         raise RuleError([f"{path.name}: {error}"]) from None
-    problems = policy_problems(config, policy)
+    flat = flat_policy(policy, config.structs)
+    problems = _struct_problems(config, policy) or policy_problems(config, flat)
     if problems:
         raise RuleError([f"{path.name}: {line}" for line in problems])
-    return policy
+    return flat
 
 
 def _only_policy(data: Any) -> Any:  # noqa: ANN401
@@ -54,14 +56,19 @@ def _only_policy(data: Any) -> Any:  # noqa: ANN401
 
 
 CANDIDATE = "candidate"
+PLACE = f"profiles.yaml: policies.{CANDIDATE}"
+
+
+def _struct_problems(config: Config, policy: Policy) -> list[str]:
+    found = struct_problems(config.structs, {}, {CANDIDATE: policy})
+    return [line.removeprefix(PLACE).lstrip(".: ") for line in found if line.startswith(PLACE)]
 
 
 def policy_problems(config: Config, policy: Policy) -> list[str]:
     """What of a policy does not fit the other rules, a line each."""
     rules = config.profiles.model_copy(update={"default": CANDIDATE, "policies": {CANDIDATE: policy}})
-    place = f"profiles.yaml: policies.{CANDIDATE}"
     return [
-        line.removeprefix(place).lstrip(".: ")
+        line.removeprefix(PLACE).lstrip(".: ")
         for line in cross_check(config.model_copy(update={"profiles": rules}))
-        if line.startswith(place)
+        if line.startswith(PLACE)
     ]

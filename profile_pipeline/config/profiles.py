@@ -132,9 +132,14 @@ class FieldRule(_Options):
     )
     keep: Keep = Field(
         default="one",
-        description="one value; or a list of distinct values; or, of list fields, the union of all or one after the other",
+        description="one value; or a list of distinct values; or, of lists and maps, the union of all; or, of lists,"
+        " one after the other",
     )
     max: int | None = Field(default=None, ge=1, description="how many values a list keeps; default: all")
+    key: Name | None = Field(
+        default=None,
+        description="of a union of lists of objects: the field that names an element; the best record's one is kept",
+    )
     primary: list[Choice] | None = Field(
         default=None, min_length=1, description="rules that order a list; its first is the field's value"
     )
@@ -151,6 +156,8 @@ class FieldRule(_Options):
             yield "says nothing; add `choose:`"
         if self.keep == "one" and (self.max or self.primary):
             yield "`max` and `primary` belong to a list; add `keep: list`"
+        if self.key and self.keep != "union":
+            yield "`key` tells the elements of united lists apart; add `keep: union`"
         if self.choose and self.primary:
             yield "`choose` and `primary` both order the list; keep one of them"
         if self.keep != "one" and "unanimous_or_null" in named:

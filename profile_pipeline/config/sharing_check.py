@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from profile_pipeline.config.audiences import NO_CONSENT
 from profile_pipeline.config.sharing import Destination, Shipment
+from profile_pipeline.config.structs import structs_of
 
 if TYPE_CHECKING:
     from profile_pipeline.config.load import Config
@@ -18,7 +19,7 @@ IN_THE_CLEAR = frozenset(("identity_map",))
 
 def sharing_problems(config: "Config", columns: Iterable[str], unknown: Unknown) -> Iterator[str]:
     """Lines about names that nothing declares; `columns` are those that every profile has."""
-    fields = [*columns, *config.attributes, *config.computed.attributes, *config.namespaces]
+    fields = [*columns, *config.attributes, *config.structs, *config.computed.attributes, *config.namespaces]
     for name, destination in config.sharing.destinations.items():
         where = f"sharing.yaml: destinations.{name}"
         purposes = {where: destination.purpose}
@@ -78,9 +79,17 @@ def _of_columns(
     for key, column in ((key, column) for key, columns in named.items() for column in columns):
         if column not in known and not _of_a_list(config, column):
             yield unknown(f"{where}.{key}", "column", column, sorted(set(known)))
-    for column in IN_THE_CLEAR & set(shipment.columns):
-        if destination.hash:
-            yield f"{where}.columns: `{column}` holds identifiers in the clear, and this destination hashes them; remove it"
+    for column in sorted(in_the_clear(config, destination) & set(shipment.columns)):
+        yield f"{where}.columns: `{column}` holds identifiers in the clear, and this destination hashes them; remove it"
+
+
+def in_the_clear(config: "Config", destination: Destination) -> set[str]:
+    """Columns of profiles that hold in the clear what others show as hashes; none where nothing is hashed."""
+    if not destination.hash:
+        return set()
+    hashed = set(destination.hash.columns)
+    structs = structs_of(config.structs).items()
+    return {*IN_THE_CLEAR, *(name for name, parts in structs if hashed & set(parts.values()))}
 
 
 def _of_a_list(config: "Config", column: str) -> bool:

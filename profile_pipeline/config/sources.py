@@ -1,6 +1,7 @@
 """rules/sources.yaml: what is delivered, and how its columns become profile fields and identifiers."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -10,8 +11,10 @@ SemanticType = Literal[
     "given_name", "middle_name", "family_name", "full_name", "birth_date", "gender",
     "email", "phone", "street_address", "house_number", "city", "postcode", "region", "country",
     "national_id", "id", "category", "text", "number", "integer", "boolean", "date", "timestamp",
-    "consent", "list",
+    "consent", "list", "map", "struct",
 ]  # fmt: skip
+PlainType = Literal["text", "number", "integer", "boolean", "date", "timestamp"]
+"""Types of the values of a map and of the fields of a list's objects: read on their own, row by row."""
 
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1, strip_whitespace=False)]
 """One character as it is: a tab is a delimiter."""
@@ -34,6 +37,40 @@ class Attribute(Rule):
     match: bool | None = Field(
         default=None, description="false: never used to match records; default: by its type"
     )
+    fields: "dict[Name, SemanticType | Attribute]" = Field(
+        default={}, description="of a struct, its fields; of a list whose elements are objects, theirs"
+    )
+    atomic: bool = Field(
+        default=False, description="of a struct, true: all fields come from one record; default: one by one"
+    )
+    values: PlainType = Field(default="text", description="of a map, the type of its values")
+
+    @model_validator(mode="after")
+    def _nested(self) -> "Attribute":
+        for problem in self._nested_problems():
+            raise ValueError(problem)
+        return self
+
+    def _nested_problems(self) -> Iterator[str]:
+        if self.type == "struct" and not self.fields:
+            yield "a struct needs `fields:`, a name and a type for each"
+        if self.fields and self.type not in {"struct", "list"}:
+            yield f"`fields:` belong to a struct, or to a list of objects; remove them from the {self.type}"
+        if self.atomic and self.type != "struct":
+            yield "`atomic:` belongs to a struct; remove it"
+        if "values" in self.model_fields_set and self.type != "map":
+            yield "`values:` belong to a map; remove them"
+        inner = {name: self.field(name).type for name in self.fields}
+        for name, kind in inner.items():
+            if self.type == "struct" and kind == "struct":
+                yield f"`fields.{name}` is a struct inside a struct; declare its fields here, or make it a map"
+            if self.type == "list" and kind not in get_args(PlainType):
+                yield f"`fields.{name}` cannot be {kind} in a list; use {', '.join(get_args(PlainType))}"
+
+    def field(self, name: str) -> "Attribute":
+        """A field of a struct or of a list's objects, in its long form."""
+        found = self.fields[name]
+        return found if isinstance(found, Attribute) else Attribute(type=found)
 
 
 class FileFormat(Rule):
@@ -75,6 +112,9 @@ class Mapping(Rule):
     value: Expression = Field(description="expression that gives the value as text")
     cleared: Expression | None = Field(
         default=None, description="condition under which the field is explicitly cleared"
+    )
+    field: Name | None = Field(
+        default=None, description="take this field of the JSON object that `value` gives; default: all of it"
     )
 
 

@@ -6,7 +6,8 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.profiles import pins, touched
-from profile_pipeline.records.normalise import clean_query
+from profile_pipeline.profiles.nested import NESTED
+from profile_pipeline.records.normalise import clean_query, field_type
 from profile_pipeline.records.staging import rules_fingerprint
 from profile_pipeline.warehouse import (
     built,
@@ -39,7 +40,7 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
         return
     base = fingerprint(
         {name: rules_fingerprint(config, name) for name in survivors},
-        {name: a.type for name, a in config.attributes.items()},
+        {name: field_type(attribute) for name, attribute in config.attributes.items()},
         duckdb.__version__,
     )
     whole = not continues(con, "profiles.candidates", base)
@@ -94,7 +95,7 @@ def candidates_query(config: Config, survivors: list[str], members: str = f"({ME
 
 def offer_query(field: str, kind: str) -> str:
     """What a record says of a field: (field, value, shown, cleared) of its columns `<field>`, `raw` and `cleared`."""
-    value = f"to_json({field})::text" if kind == "list" else f"{field}::text"
+    value = f"to_json({field})::text" if kind in NESTED else f"{field}::text"
     shown = f"if({field} is null, null, {clean_query(f'raw.{field}')})" if kind in SHOWN_AS_WRITTEN else value
     cleared = f"coalesce({field} is null and list_contains(cleared, '{field}'), false)"
     return f"{{'field': '{field}', 'value': {value}, 'shown': {shown}, 'cleared': {cleared}}}"

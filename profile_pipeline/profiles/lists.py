@@ -6,7 +6,10 @@ table is below it. A clear that ranks first empties the list, as it empties a si
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.profiles import FieldRule
+from profile_pipeline.config.sources import Attribute
+from profile_pipeline.profiles.nested import elements_query, kept_query, value_query
 from profile_pipeline.profiles.rules import Unit
+from profile_pipeline.records.normalise import value_type
 
 FULL = "list_full"
 """The rule by which a value lost that had no more room."""
@@ -59,8 +62,9 @@ def rule_cases(unit: Unit) -> str:
     return f"when won and place > 1 then '{unit.keep}'" + (full if unit.keep == "list" and unit.max else "")
 
 
-def winner_columns(field: str, rule: FieldRule, kind: str) -> tuple[str, str]:
+def winner_columns(field: str, rule: FieldRule, attribute: Attribute) -> tuple[str, str]:
     """Two select lists for a profile table: what to gather from the lineage of a profile, and what to show of it."""
+    kind = value_type(attribute)
     if rule.keep == "list":
         gathered = (
             f", any_value(value) filter (field = '{field}' and won and rank = 1) as {field}"
@@ -74,9 +78,10 @@ def winner_columns(field: str, rule: FieldRule, kind: str) -> tuple[str, str]:
         )
     # read after it is gathered: a filter of an aggregate does not keep the values of other fields from a cast
     won = f"list(value order by rank) filter (field = '{field}' and won and value is not null)"
-    every = f"flatten(list_transform({won}, lambda x: cast(cast(x as json) as text[])))"
-    distinct = f"list_filter({field}, lambda x, i: list_position({field}, x) = i)"
-    elements = distinct if rule.keep == "union" else field
+    elements = kept_query(attribute, rule, field)
     capped = f"coalesce(len({elements}) > {rule.max}, false)" if rule.max else "false"
-    shown = f"({elements})[1:{rule.max}]" if rule.max else elements
-    return f", {every} as {field}", f", nullif({shown}, []) as {field}, {capped} as {field}_capped"
+    shown = value_query(attribute, f"({elements})[1:{rule.max}]" if rule.max else elements)
+    return (
+        f", {elements_query(attribute, won)} as {field}",
+        f", if({field} is null, null, {shown}) as {field}, {capped} as {field}_capped",
+    )

@@ -17,6 +17,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
+from profile_pipeline.config.structs import structs_of
 from profile_pipeline.config.wording import suggestion
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.profile_ids import MEMBERS, final_redirects_query
@@ -124,7 +125,7 @@ def prepare(
         value,
         shown,
         text is None,
-        config.attributes[field].type,
+        normalise.field_type(config.attributes[field]),
         _corrected(con, profile_id, field, shown),
         until,
         author,
@@ -153,6 +154,9 @@ def _check(
     )
     if not known:
         raise PipelineError(f"no active profile has the id {profile_id}; `profile-pipeline lookup` finds ids")
+    if field in config.structs:
+        parts = ", ".join(structs_of(config.structs)[field].values())
+        raise PipelineError(f"`{field}` is a struct; pin one of its fields: {parts}")
     if field not in config.attributes:
         names = list(config.attributes)
         otherwise = f"the fields are: {', '.join(names)}"
@@ -376,7 +380,8 @@ def in_effect_query(con: DuckDBPyConnection, config: Config) -> str:
 def _readable(config: Config) -> str:
     """A pin waits while its field is of another type than the one it was read as."""
     kinds = [
-        f"({literal(field)}, {literal(attribute.type)})" for field, attribute in config.attributes.items()
+        f"({literal(field)}, {literal(normalise.field_type(attribute))})"
+        for field, attribute in config.attributes.items()
     ]
     return f"(field, field_type) in ({', '.join(kinds) or '(null, null)'})"
 

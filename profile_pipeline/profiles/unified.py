@@ -7,6 +7,7 @@ from profile_pipeline.config.sources import Attribute
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.profiles import touched
 from profile_pipeline.profiles.lists import FULL, list_columns, rule_of, winner_columns
+from profile_pipeline.profiles.nested import NESTED, read_query, shown_query, struct_columns
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
     built,
@@ -111,7 +112,7 @@ def unified_query(config: Config, policy: str, lineage: str = LINEAGE) -> str:
             where policy = {literal(policy)} and {kept} and profile_id in (select profile_id from temp.profile_facts)
             group by profile_id
         )
-        select profile_id, kind, record_count, sources{fields}, identity_map, event_count, last_event_at,
+        select profile_id, kind, record_count, sources{fields}{struct_columns(config)}, identity_map, event_count, last_event_at,
             first_observed_at, last_observed_at, flagged, {literal(policy)} as policy, {version} as policy_version
         from temp.profile_facts left join winners using (profile_id)"""
 
@@ -121,7 +122,7 @@ def _columns(config: Config, policy: str, field: str) -> tuple[str, str]:
     attribute = config.attributes[field]
     rule = rule_of(config, policy, field)
     if rule:
-        return winner_columns(field, rule, value_type(attribute))
+        return winner_columns(field, rule, attribute)
     return f", {_winner(field, attribute)}", f", {field}"
 
 
@@ -130,5 +131,6 @@ def _winner(field: str, attribute: Attribute) -> str:
     kind = value_type(attribute)
     if kind == "text":
         return f"{value} as {field}"
-    cast = f"cast(cast({value} as json) as text[])" if kind == "text[]" else f"try_cast({value} as {kind})"
-    return f"{cast} as {field}"
+    if attribute.type in NESTED:
+        return f"{shown_query(attribute, read_query(attribute, value))} as {field}"
+    return f"try_cast({value} as {kind}) as {field}"

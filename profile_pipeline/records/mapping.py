@@ -72,21 +72,41 @@ def _key(expression: str | None) -> str:
 
 def _attribute_columns(source: Source, field: str) -> list[str]:
     mapping = source.mapping(field)
-    text, cleared = _text(mapping.value), _cleared(source, mapping)
-    return [
+    text, cleared = _value(mapping), _cleared(source, mapping)
+    columns = [
         f"case when not coalesce({cleared}, false) then {text} end as raw__{field}",
         f"coalesce({cleared}, false) as clear__{field}",
     ]
+    if mapping.field:
+        whole = filled_query(_text(mapping.value))
+        is_object = f"json_type({_object(mapping)}) = 'OBJECT'"
+        columns.append(
+            f"({whole} is null or coalesce({cleared}, false) or coalesce({is_object}, false)) as object__{field}"
+        )
+    return columns
+
+
+def _value(mapping: Mapping) -> str:
+    """The text of a field as delivered."""
+    return f"({_object(mapping)} ->> '$.{mapping.field}')" if mapping.field else _text(mapping.value)
+
+
+def _object(mapping: Mapping) -> str:
+    return f"try_cast({_text(mapping.value)} as json)"
 
 
 def _cleared(source: Source, mapping: Mapping) -> str:
+    """Whether a row clears a field: itself, or the whole object that it is a field of."""
+    inner = f"json_type({_object(mapping)}, '$.{mapping.field}') = 'NULL'"
     if mapping.cleared:
         return f"({mapping.cleared})"
     if source.clear_value is None:
         return "false"
     if source.clear_value == "null" and source.format.type in {"jsonl", "parquet"}:
-        return f"list_contains(_nulls, {literal(mapping.value)})"
-    return f"(trim({_text(mapping.value)}) = {literal(source.clear_value)})"
+        whole = f"list_contains(_nulls, {literal(mapping.value)})"
+        return f"({whole} or coalesce({inner}, false))" if mapping.field else whole
+    whole = f"(trim({_text(mapping.value)}) = {literal(source.clear_value)})"
+    return f"({whole} or trim({_value(mapping)}) = {literal(source.clear_value)})" if mapping.field else whole
 
 
 def _filled_query(config: Config, source: Source) -> str:
@@ -198,6 +218,7 @@ def _flags(config: Config, source: Source) -> list[str]:
         flags.append("time_text is null or source_time is not null as ok__time_readable")
     for field in source.attributes:
         readable = readable_query(config.attributes[field], source, f"text__{field}", f"value__{field}")
-        if readable:
-            flags.append(f"coalesce({readable}, true) as ok__{field}_readable")
+        whole = f"object__{field}" if source.mapping(field).field else None
+        if said := " and ".join(part for part in (whole, readable) if part):
+            flags.append(f"coalesce({said}, true) as ok__{field}_readable")
     return flags

@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.identity import Namespace
 from profile_pipeline.config.sources import Attribute, Source
-from profile_pipeline.warehouse import literal, scalar
+from profile_pipeline.warehouse import literal, quote, scalar
 
 VERSION = "2"
 
@@ -242,7 +242,8 @@ def value_query(attribute: Attribute, source: Source, text: str) -> str:
         "consent": lambda: _boolean(text),
         "date": lambda: f"try_cast({date_query(text, source.dates, attribute.earliest)} as date)",
         "timestamp": lambda: time_query(text, source.dates, source.time.zone if source.time else "UTC"),
-        "list": lambda: _list(text),
+        "list": lambda: _objects(attribute, source, text) if attribute.fields else _list(text),
+        "map": lambda: _map(attribute, source, text),
     }
     return by_type[kind]()
 
@@ -261,6 +262,46 @@ def _boolean(text: str) -> str:
 def _list(text: str) -> str:
     items = f"list_transform(string_split_regex({text}, '[;|,]'), lambda x: trim(x))"
     return f"nullif(list_sort(list_distinct(list_filter({items}, lambda x: x <> ''))), [])"
+
+
+def _map(attribute: Attribute, source: Source, text: str) -> str:
+    """The entries of a JSON object whose values can be read, in the order of their keys.
+
+    An explicit null stays where it clears: an entry without a value takes the key from the profile.
+    """
+    value = _inner(value_of(attribute), source, "e.value")
+    entries = f"map_entries(try_cast(try_cast({text} as json) as map(text, text)))"
+    read = (
+        f"list_transform({entries}, lambda e: struct_pack(key := e.key, value := {value}, said := e.value))"
+    )
+    kept = "e.value is not null or e.said is null" if source.clear_value == "null" else "e.value is not null"
+    sorted_entries = f"list_sort(list_filter({read}, lambda e: {kept}))"
+    bare = (
+        f"list_transform(nullif({sorted_entries}, []), lambda e: struct_pack(key := e.key, value := e.value))"
+    )
+    return f"map_from_entries({bare})"
+
+
+def value_of(attribute: Attribute) -> Attribute:
+    """What the values of a map are."""
+    return Attribute(type=attribute.values, placeholders=attribute.placeholders, earliest=attribute.earliest)
+
+
+def _objects(attribute: Attribute, source: Source, text: str) -> str:
+    """The objects of a JSON array with the declared fields, each once; those with none of them are left out."""
+    texts = {name: f"(o ->> '$.{name}')" for name in attribute.fields}
+    parts = ", ".join(
+        f"{quote(name)} := {_inner(attribute.field(name), source, text)}" for name, text in texts.items()
+    )
+    filled = " or ".join(f"o.{quote(name)} is not null" for name in attribute.fields)
+    array = f"case when json_type(try_cast({text} as json)) = 'ARRAY' then try_cast({text} as json[]) end"
+    read = f"list_transform({array}, lambda o: struct_pack({parts}))"
+    return f"nullif(list_sort(list_distinct(list_filter({read}, lambda o: {filled}))), [])"
+
+
+def _inner(attribute: Attribute, source: Source, text: str) -> str:
+    """A value inside a list or a map, from its text as delivered."""
+    return value_query(attribute, source, filled_query(text, tuple(attribute.placeholders)))
 
 
 def readable_query(attribute: Attribute, source: Source, text: str, value: str) -> str | None:
@@ -285,6 +326,9 @@ def readable_query(attribute: Attribute, source: Source, text: str, value: str) 
         return (
             f"({text} is null or {value} is not null or {digits} = repeat(left({digits}, 1), len({digits})))"
         )
+    if kind == "map" or attribute.fields:
+        shape = "OBJECT" if kind == "map" else "ARRAY"
+        return f"({text} is null or coalesce(json_type(try_cast({text} as json)) = '{shape}', false))"
     if kind in {"number", "integer", "boolean", "consent", "timestamp", "country", "gender"}:
         return f"({text} is null or {value} is not null)"
     return None
@@ -292,11 +336,21 @@ def readable_query(attribute: Attribute, source: Source, text: str, value: str) 
 
 def value_type(attribute: Attribute) -> str:
     """The DuckDB type of a normalised field."""
+    if attribute.fields:
+        parts = ", ".join(f"{quote(name)} {value_type(attribute.field(name))}" for name in attribute.fields)
+        return f"struct({parts})[]" if attribute.type == "list" else f"struct({parts})"
+    if attribute.type == "map":
+        return f"map(text, {value_type(value_of(attribute))})"
     special = {
         "number": "double", "integer": "bigint", "boolean": "boolean", "consent": "boolean", "date": "date",
         "timestamp": "timestamptz", "list": "text[]",
     }  # fmt: skip
     return special.get(attribute.type, "text")
+
+
+def field_type(attribute: Attribute) -> str:
+    """What a value of a field was read as: its semantic type, or that of its parts."""
+    return value_type(attribute) if attribute.fields or attribute.type == "map" else attribute.type
 
 
 def identifier_query(namespace: Namespace, source: Source, text: str) -> str:

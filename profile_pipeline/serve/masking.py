@@ -8,6 +8,7 @@ from typing import Any
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
+from profile_pipeline.config.structs import structs_of
 
 SENSITIVE_TYPES = frozenset({"birth_date", "national_id"})
 """Types that are sensitive where sources.yaml does not say otherwise: enough to pass for somebody else."""
@@ -25,12 +26,14 @@ class Masks:
 
     @cached_property
     def fields(self) -> frozenset[str]:
-        """Sensitive profile fields."""
-        return frozenset(
+        """Sensitive profile fields, and structs with a sensitive part."""
+        fields = {
             name
             for name, attribute in self.config.attributes.items()
             if (attribute.type in SENSITIVE_TYPES if attribute.sensitive is None else attribute.sensitive)
-        )
+        }
+        structs = structs_of(self.config.structs).items()
+        return frozenset(fields | {name for name, parts in structs if fields & set(parts.values())})
 
     @cached_property
     def namespaces(self) -> frozenset[str]:

@@ -114,7 +114,9 @@ def portrait(published: Published, profile_id: str, policy: str | None, masks: M
 
 
 def _fields(profile: Row, masks: Masks) -> Row:
-    return {name: masks.value(name, value) for name, value in profile.items() if name not in BOOKKEEPING}
+    """The parts of a struct are fields; the struct itself would say them again."""
+    left_out = BOOKKEEPING | masks.config.structs.keys()
+    return {name: masks.value(name, value) for name, value in profile.items() if name not in left_out}
 
 
 def _reasons(con: DuckDBPyConnection, profile_id: str, policy: str, masks: Masks) -> tuple[Reason, ...]:

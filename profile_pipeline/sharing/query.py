@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sharing import Destination, Shipment
-from profile_pipeline.config.sharing_check import IN_THE_CLEAR, MEMBER_COLUMNS, consents
+from profile_pipeline.config.sharing_check import MEMBER_COLUMNS, consents, in_the_clear
 from profile_pipeline.config.wording import suggestion
 from profile_pipeline.dictionary import PERSONAL
 from profile_pipeline.errors import PipelineError
@@ -108,15 +108,18 @@ def columns_for(con: DuckDBPyConnection, selection: Selection) -> list[Column]:
 
 
 def _by_default(selection: Selection, names: list[str]) -> list[str]:
-    return ["profile_id", *MEMBER_COLUMNS] if selection.shipment.audience else names
+    if selection.shipment.audience:
+        return ["profile_id", *MEMBER_COLUMNS]
+    # the parts of a struct are columns already
+    return [name for name in names if not (selection.of_profiles and name in selection.config.structs)]
 
 
 def _in_the_clear(selection: Selection) -> set[str]:
     """Columns that hold identifiers in the clear and are not hashed themselves, where the destination hashes any."""
     if not selection.destination.hash:
         return set()
-    holding = IN_THE_CLEAR if selection.of_profiles else PERSONAL
-    return set(holding) - set(selection.destination.hash.columns)
+    hidden = in_the_clear(selection.config, selection.destination) if selection.of_profiles else PERSONAL
+    return set(hidden) - set(selection.destination.hash.columns)
 
 
 def _own_columns(con: DuckDBPyConnection, selection: Selection) -> dict[str, str]:
