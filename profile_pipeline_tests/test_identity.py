@@ -299,6 +299,23 @@ def test_random_pairs_are_different_records_and_each_pair_once(tmp_path):
     assert len(found) == len(set(found)) == records * ((records - 1) // 2)
 
 
+def test_no_level_speaks_more_for_a_match_than_being_the_same():
+    """In few records nobody has a name one letter from another's by chance: that made a typing error proof."""
+    wanted = {
+        "comparisons": [
+            c for c in comparisons.settings(config())["comparisons"] if c["output_column_name"] == "given"
+        ]
+    }
+    levels = len(training._levels(wanted["comparisons"][0]))
+    matches, strangers = np.full(levels, 0.01), np.full(levels, 1e-5)
+    matches[[0, -1]], strangers[[0, -1]] = (0.1, 0.8), (0.97, 0.02)
+    trained = training._with_shares(wanted, [matches], [strangers], 0.001)
+    bits = [training.log2_factor(level) for level in training._levels(trained["comparisons"][0])]
+    assert bits[-1] == pytest.approx(np.log2(40), abs=1e-3)
+    assert max(bits) <= bits[-1] + 1e-3
+    assert bits[0] == pytest.approx(np.log2(0.1 / 0.97), abs=1e-3)
+
+
 def test_training_on_a_sample_changes_little(tmp_path):
     people = population(120)
     with warehouse(tmp_path / "w.duckdb", people, config()) as con:

@@ -317,6 +317,17 @@ def _exact_share(work: DuckDBPyConnection, condition: str) -> float | None:
     )
 
 
+def _believable(comparison: Settings, m: Floats, u: Floats) -> Floats:
+    """Shares among strangers by which no level speaks more for a match than being the same.
+
+    A level that strangers hardly ever reach by chance would: but then by a typing error nobody else makes, which is
+    what too little data looks like.
+    """
+    if _levels(comparison)[-1].get("label_for_charts") != "same":
+        return u
+    return np.maximum(u, m * u[-1] / m[-1])
+
+
 def _with_shares(wanted: Settings, matches: list[Floats], strangers: list[Floats], share: float) -> Settings:
     """A copy of the settings with trained values, rounded so that the text is the same on every machine.
 
@@ -326,7 +337,9 @@ def _with_shares(wanted: Settings, matches: list[Floats], strangers: list[Floats
     trained["probability_two_random_records_match"] = float(f"{share:.9g}")
     for comparison, m, u in zip(trained["comparisons"], matches, strangers, strict=True):
         taken: list[float] = []
-        for level, m_share, u_share in zip(_levels(comparison), m, u, strict=True):
+        for level, m_share, u_share in zip(
+            _levels(comparison), m, _believable(comparison, m, u), strict=True
+        ):
             level["u_probability"] = float(f"{u_share:.9g}")
             level["m_probability"] = float(f"{m_share:.9g}")
             while any(abs(log2_factor(level) - weight) < 1e-6 for weight in [0.0, *taken]):
