@@ -58,7 +58,7 @@ class Attribute(Rule):
             yield f"`fields:` belong to a struct, or to a list of objects; remove them from the {self.type}"
         if self.atomic and self.type != "struct":
             yield "`atomic:` belongs to a struct; remove it"
-        if "values" in self.model_fields_set and self.type != "map":
+        if self.values != "text" and self.type != "map":
             yield "`values:` belong to a map; remove them"
         inner = {name: self.field(name).type for name in self.fields}
         for name, kind in inner.items():

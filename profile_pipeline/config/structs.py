@@ -68,14 +68,13 @@ def _policy_problems(policy: str, rules: Policy, attributes: Attributes) -> Iter
         own, where = rules.fields.get(name), f"profiles.yaml: policies.{policy}"
         if not attributes[name].atomic:
             continue
-        said = own.model_fields_set if own else set()
         apart = [part for part in parts.values() if part in rules.fields or rules.group_of(part)]
         if apart:
             yield f"{where}: `{apart[0]}` has a rule, but `{name}` is atomic; write `fields.{name}` instead"
         if name in rules.groups:
             yield f"{where}.groups.{name}: is an atomic struct; rename the group"
         for option in OF_FIELDS_ONLY:
-            if option in said:
+            if own and getattr(own, option) != FieldRule.model_fields[option].default:
                 yield f"{where}.fields.{name}.{option}: `{name}` is atomic, its record is chosen as a whole; remove it"
 
 
