@@ -17,6 +17,7 @@ from profile_pipeline.profiles.lineage import build_lineage
 from profile_pipeline.profiles.unified import build_unified
 from profile_pipeline.records import staging
 from profile_pipeline.serve.masking import HIDDEN, Masks
+from profile_pipeline.serve.render import said
 from profile_pipeline.warehouse import rows
 from profile_pipeline_tests.conftest import Core, Projects
 from profile_pipeline_tests.hand_made import config_of, set_records, warehouse
@@ -248,6 +249,13 @@ def test_a_struct_with_a_sensitive_field_is_hidden_with_it(project: Projects) ->
     assert masks.value("papers", {"passport": "AB1"}) == masks.value("papers_passport", "AB1") == HIDDEN
     assert masks.condition("papers.issued is not null", "AB1") == HIDDEN
     assert masks.value("home", {"town": "York"}) == {"town": "York"}
+
+
+def test_pages_show_parts_not_json() -> None:
+    assert said('{"hat":null,"shoe":"<b>"}', "map").striptags() == "hat: \N{EN DASH}, shoe: <b>"
+    assert said('[{"id":"p1"},"tea"]', "list").striptags() == "id: p1, tea"
+    assert said(HIDDEN, "map") == said(HIDDEN, "text")
+    assert said(None, "list") == said(None, "text")
 
 
 def test_a_struct_does_not_undo_hashing(project: Projects) -> None:

@@ -1,5 +1,6 @@
 """Turns what is known into HTML: templates in which every value is escaped, isolated and made legible."""
 
+import json
 import re
 from datetime import date, datetime
 from functools import cache
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from profile_pipeline.html import environment
+from profile_pipeline.profiles.nested import NESTED
 from profile_pipeline.report.numbers import amount, day, legible, moment, plural, share
 from profile_pipeline.serve.graph import named
 from profile_pipeline.serve.masking import HIDDEN
@@ -55,7 +57,15 @@ def said(text: str | None, kind: str) -> Markup:
         return shown(text == "true")
     if kind in {"integer", "number"} and text is not None and re.fullmatch(r"-?\d{1,15}(\.\d+)?", text):
         return shown(float(text))
-    return shown(text)
+    return shown(_parts(text) if kind in NESTED else text)
+
+
+def _parts(text: str | None) -> Any:  # noqa: ANN401
+    """What the JSON text of a list or map holds; the text itself where it is none, such as a hidden value."""
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return text
 
 
 def shown(value: Any) -> Markup:  # noqa: ANN401
