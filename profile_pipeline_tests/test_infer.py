@@ -1,6 +1,7 @@
 """A proposal is right where the files decide, asks where they do not, and never holds a delivered value."""
 
 import gzip
+import io
 import json
 import random
 from pathlib import Path
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from profile_pipeline import display
 from profile_pipeline.check import check_project
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import project_at
@@ -181,6 +184,15 @@ def test_a_column_that_contradicts_the_others_is_converted_alone(tmp_path):
     source = only_source(infer_source([deliver(tmp_path, "crm.csv", [*HEADER, "signup"], rows)]))
     assert source["dates"] == ["%d/%m/%Y", "iso"]
     assert source["attributes"]["signup"] == "strftime(try_strptime(signup, ['%m/%d/%Y']), '%Y-%m-%d')"
+
+
+def test_a_question_is_shown_as_its_key_and_its_words(tmp_path):
+    proposal = infer_source([deliver(tmp_path, "crm.csv", HEADER, people(200))])
+    [question] = proposal.questions
+    out = io.StringIO()
+    display.proposal(Console(file=out), proposal)
+    assert out.getvalue().splitlines()[-1] == f"question: {question.key}: {question.text}"
+    assert all(choice in question.text for choice in question.choices)
 
 
 def test_times_without_an_offset_ask_for_their_zone(tmp_path):
