@@ -254,6 +254,26 @@ def test_nested_json_events(tmp_path):
     assert "key" not in source
 
 
+def test_nested_parquet_is_looked_into_as_json_is(tmp_path):
+    rows = [
+        {
+            "ticket_id": 1000 + i,
+            "customer": {"id": f"T{i:03}", "contact": {"email": f"u{i % 9}@x.org"}} if i % 20 else None,
+            "opened_at": f"2026-03-01T10:{i % 60:02}:00Z",
+            "tags": ["a", "b"],
+        }
+        for i in range(90)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tickets.parquet")
+    proposal = infer_source([tmp_path / "tickets.parquet"])
+    source = only_source(proposal)
+    assert source["columns"] == ["ticket_id", "customer", "opened_at", "tags"]
+    assert source["identifiers"]["email"] == "customer ->> '$.contact.email'"
+    assert [row.column for row in proposal.rows] == [
+        "ticket_id", "customer.id", "customer.contact.email", "opened_at", "tags",
+    ]  # fmt: skip
+
+
 def test_a_record_that_repeats_nobody_is_no_event(tmp_path):
     rows = [[*row, "2024-01-01T10:00:00Z"] for row in people(30)]
     rows = [[*row[:3], rows[i // 3][3], *row[4:]] for i, row in enumerate(rows)]
