@@ -286,6 +286,16 @@ def test_a_struct_with_a_sensitive_field_is_hidden_with_it(project: Projects) ->
     assert masks.value("home", {"town": "York"}) == {"town": "York"}
 
 
+def test_a_page_shows_nested_payloads_and_nothing_of_one_that_nobody_can_read(project: Projects) -> None:
+    mapped = {**MEMBERS, "kind": "event", "event": {"id": "id"}, "columns": [*MEMBERS["columns"], "born"]}
+    mapped["attributes"] = {"birth_date": "born"}
+    masks = Masks(load_config(project({"members": mapped}, attributes=ATTRIBUTES).rules))
+    told = '{"home": {"town": ["York", NaN]}, "born": {"day": 1}}'
+    assert masks.payload("members", told) == {"home": {"town": ["York", "NaN"]}, "born": HIDDEN}
+    deep = '{"born": "1980-02-03", "note": ' + "[" * 5000 + "]" * 5000 + "}"
+    assert masks.payload("members", deep) == {"event": HIDDEN}
+
+
 def test_a_struct_does_not_undo_hashing(project: Projects) -> None:
     made = project(
         {"members": MEMBERS},

@@ -15,7 +15,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.quality import Outcome
-from profile_pipeline.records import normalise
+from profile_pipeline.records import mapping, normalise
 from profile_pipeline.records.doubts import doubted_fields, note_doubts
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.warehouse import (
@@ -76,6 +76,7 @@ def rules_fingerprint(config: Config, name: str) -> str:
     suites = [config.suites.get(f"{schema}.{name}") for schema in ("raw", "records")]
     return fingerprint(
         normalise.VERSION,
+        mapping.VERSION,
         source.model_dump(exclude={"description", "owner", "files", "retention"}),
         {field: config.attributes[field].model_dump() for field in source.attributes},
         {space: config.namespaces[space].model_dump() for space in source.identifiers},
