@@ -56,10 +56,46 @@ def only_source(proposal):
 
 
 NAMES = {
-    "given_name": ["first_name", "FirstName", "Vorname", "prénom", "Customer First Name", "imie", "fornavn"],
-    "family_name": ["surname", "Nachname", "nom", "apellidos", "last name", "achternaam"],
-    "full_name": ["name", "customer_name", "Full Name", "contactName"],
-    "birth_date": ["dob", "date_of_birth", "Geburtsdatum", "date de naissance", "fecha_nacimiento"],
+    "given_name": [
+        "first_name",
+        "FirstName",
+        "Vorname",
+        "prénom",
+        "Customer First Name",
+        "imie",
+        "fornavn",
+        "customer.name.first",
+        "name.given",
+        "customer.name.given_name",
+    ],
+    "family_name": [
+        "surname",
+        "Nachname",
+        "nom",
+        "apellidos",
+        "last name",
+        "achternaam",
+        "customer.name.last",
+        "name.family",
+        "buyer_name_surname",
+    ],
+    "full_name": [
+        "name",
+        "customer_name",
+        "Full Name",
+        "contactName",
+        "last_contact_name",
+        "customer.name.full",
+    ],
+    "birth_date": [
+        "dob",
+        "date_of_birth",
+        "Geburtsdatum",
+        "date de naissance",
+        "fecha_nacimiento",
+        "birth",
+        "customer.birth",
+    ],
     "email": ["e-mail", "E-Mail-Adresse", "user_email", "email_address_1", "courriel"],
     "phone": ["tel", "Mobile", "home_phone", "Handynummer", "Téléphone"],
     "street_address": ["Straße", "billing_street", "address line 1", "rue", "address"],
@@ -78,6 +114,9 @@ NAMES = {
         "eventtype",
         "file name",
         "page_title",
+        "product.name.first",
+        "customer.name.title",
+        "birth_weight_class",
     ],
 }
 
@@ -96,6 +135,34 @@ def test_what_a_column_name_means(meaning, name):
 def test_what_an_identifier_name_means(name, space):
     found = namespace_of(name)
     assert (found.meaning if found else None) == space
+
+
+LOYAL = ["card", "name", "email", "birth"]
+
+
+def loyal() -> list[list[str]]:
+    return [[f"LC{500 + i}", f"{FIRST[i % 6]} {LAST[i % 5]}", f"u{i}@x.org", f"19{50 + i % 40}-03-{1 + i % 28:02}"]
+            for i in range(90)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "space"),
+    [
+        ("loyalty", "card", "loyalty_card"),
+        ("customers", "id", "crm_id"),
+        ("club", "Card", "loyalty_card"),
+        ("panel", "code", None),
+    ],
+)
+def test_a_key_may_mean_an_identifier_together_with_its_source(tmp_path, source, column, space):
+    path = deliver(tmp_path, f"{source}_2026-03-01.csv", [column, *LOYAL[1:]], loyal())
+    proposal = infer_source([path])
+    found = only_source(proposal)
+    assert (found["key"], found["attributes"]["birth_date"]) == (column, "birth")
+    assert [s for s, text in found["identifiers"].items() if text == column] == ([space] if space else [])
+    asked = f"{column} names the records, but is no identifier; if other sources carry it, add it under `identifiers:` of each"
+    assert proposal.notes == ([] if space else [asked])
+    assert (space or "email") in parse_yaml(proposal.yaml)["namespaces"]
 
 
 def test_names_of_event_numbers():
