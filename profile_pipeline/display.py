@@ -179,7 +179,8 @@ def proposal(console: Console, found: "Proposal") -> None:
     console.print()
     console.print(found.yaml, markup=False, highlight=False, soft_wrap=True)
     for question in found.questions:
-        console.print(f"question: {plain(str(question))}", style="yellow", soft_wrap=True)
+        text = plain(f"{question.key}: {question.text}")
+        console.print(f"question: {text}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def problems(console: Console, found: Sequence["Problem"]) -> None:

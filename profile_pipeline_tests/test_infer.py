@@ -1,6 +1,7 @@
 """A proposal is right where the files decide, asks where they do not, and never holds a delivered value."""
 
 import gzip
+import io
 import json
 import random
 from pathlib import Path
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from profile_pipeline import display
 from profile_pipeline.check import check_project
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import project_at
@@ -53,10 +56,46 @@ def only_source(proposal):
 
 
 NAMES = {
-    "given_name": ["first_name", "FirstName", "Vorname", "prénom", "Customer First Name", "imie", "fornavn"],
-    "family_name": ["surname", "Nachname", "nom", "apellidos", "last name", "achternaam"],
-    "full_name": ["name", "customer_name", "Full Name", "contactName"],
-    "birth_date": ["dob", "date_of_birth", "Geburtsdatum", "date de naissance", "fecha_nacimiento"],
+    "given_name": [
+        "first_name",
+        "FirstName",
+        "Vorname",
+        "prénom",
+        "Customer First Name",
+        "imie",
+        "fornavn",
+        "customer.name.first",
+        "name.given",
+        "customer.name.given_name",
+    ],
+    "family_name": [
+        "surname",
+        "Nachname",
+        "nom",
+        "apellidos",
+        "last name",
+        "achternaam",
+        "customer.name.last",
+        "name.family",
+        "buyer_name_surname",
+    ],
+    "full_name": [
+        "name",
+        "customer_name",
+        "Full Name",
+        "contactName",
+        "last_contact_name",
+        "customer.name.full",
+    ],
+    "birth_date": [
+        "dob",
+        "date_of_birth",
+        "Geburtsdatum",
+        "date de naissance",
+        "fecha_nacimiento",
+        "birth",
+        "customer.birth",
+    ],
     "email": ["e-mail", "E-Mail-Adresse", "user_email", "email_address_1", "courriel"],
     "phone": ["tel", "Mobile", "home_phone", "Handynummer", "Téléphone"],
     "street_address": ["Straße", "billing_street", "address line 1", "rue", "address"],
@@ -75,6 +114,9 @@ NAMES = {
         "eventtype",
         "file name",
         "page_title",
+        "product.name.first",
+        "customer.name.title",
+        "birth_weight_class",
     ],
 }
 
@@ -93,6 +135,34 @@ def test_what_a_column_name_means(meaning, name):
 def test_what_an_identifier_name_means(name, space):
     found = namespace_of(name)
     assert (found.meaning if found else None) == space
+
+
+LOYAL = ["card", "name", "email", "birth"]
+
+
+def loyal() -> list[list[str]]:
+    return [[f"LC{500 + i}", f"{FIRST[i % 6]} {LAST[i % 5]}", f"u{i}@x.org", f"19{50 + i % 40}-03-{1 + i % 28:02}"]
+            for i in range(90)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "space"),
+    [
+        ("loyalty", "card", "loyalty_card"),
+        ("customers", "id", "crm_id"),
+        ("club", "Card", "loyalty_card"),
+        ("panel", "code", None),
+    ],
+)
+def test_a_key_may_mean_an_identifier_together_with_its_source(tmp_path, source, column, space):
+    path = deliver(tmp_path, f"{source}_2026-03-01.csv", [column, *LOYAL[1:]], loyal())
+    proposal = infer_source([path])
+    found = only_source(proposal)
+    assert (found["key"], found["attributes"]["birth_date"]) == (column, "birth")
+    assert [s for s, text in found["identifiers"].items() if text == column] == ([space] if space else [])
+    asked = f"{column} names the records, but is no identifier; if other sources carry it, add it under `identifiers:` of each"
+    assert proposal.notes == ([] if space else [asked])
+    assert (space or "email") in parse_yaml(proposal.yaml)["namespaces"]
 
 
 def test_names_of_event_numbers():
@@ -183,6 +253,15 @@ def test_a_column_that_contradicts_the_others_is_converted_alone(tmp_path):
     assert source["attributes"]["signup"] == "strftime(try_strptime(signup, ['%m/%d/%Y']), '%Y-%m-%d')"
 
 
+def test_a_question_is_shown_as_its_key_and_its_words(tmp_path):
+    proposal = infer_source([deliver(tmp_path, "crm.csv", HEADER, people(200))])
+    [question] = proposal.questions
+    out = io.StringIO()
+    display.proposal(Console(file=out), proposal)
+    assert out.getvalue().splitlines()[-1] == f"question: {question.key}: {question.text}"
+    assert all(choice in question.text for choice in question.choices)
+
+
 def test_times_without_an_offset_ask_for_their_zone(tmp_path):
     rows = [
         [*row, f"2024-03-{1 + i % 28:02} 10:00:00"] for i, row in enumerate(people(30, "{y}-{m:02}-{d:02}"))
@@ -240,6 +319,26 @@ def test_nested_json_events(tmp_path):
     assert source["time"] == {"value": "ts", "formats": ["epoch_s"]}
     assert source["identifiers"] == {"email": "user ->> '$.\"e-mail\"'"}
     assert "key" not in source
+
+
+def test_nested_parquet_is_looked_into_as_json_is(tmp_path):
+    rows = [
+        {
+            "ticket_id": 1000 + i,
+            "customer": {"id": f"T{i:03}", "contact": {"email": f"u{i % 9}@x.org"}} if i % 20 else None,
+            "opened_at": f"2026-03-01T10:{i % 60:02}:00Z",
+            "tags": ["a", "b"],
+        }
+        for i in range(90)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tickets.parquet")
+    proposal = infer_source([tmp_path / "tickets.parquet"])
+    source = only_source(proposal)
+    assert source["columns"] == ["ticket_id", "customer", "opened_at", "tags"]
+    assert source["identifiers"]["email"] == "customer ->> '$.contact.email'"
+    assert [row.column for row in proposal.rows] == [
+        "ticket_id", "customer.id", "customer.contact.email", "opened_at", "tags",
+    ]  # fmt: skip
 
 
 def test_a_record_that_repeats_nobody_is_no_event(tmp_path):

@@ -2,8 +2,12 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +91,38 @@ def test_delivered_json_becomes_typed_columns(project: Projects, run_core: Calla
     assert described["phones"] == "STRUCT(id VARCHAR, seen DATE)[]"
     assert core.values("select distinct field from profiles.lineage where value is not null order by 1") == [
         "home_street", "home_town", "phones", "sizes", "spent", "work_street", "work_town",
+    ]  # fmt: skip
+
+
+COLUMNS = [
+    ("id", pa.string()),
+    ("home", pa.struct([("street", pa.string()), ("town", pa.string())])),
+    ("office", pa.struct([("line1", pa.string()), ("place", pa.string())])),
+    ("sizes", pa.map_(pa.string(), pa.string())),
+    ("spent", pa.map_(pa.string(), pa.decimal128(10, 2))),
+    ("phones", pa.list_(pa.struct([("id", pa.string()), ("seen", pa.date32())]))),
+    ("moment", pa.timestamp("us", "UTC")),
+]
+
+
+def test_parquet_with_parts_says_what_json_says(project: Projects, run_core: Callable[..., Core]) -> None:
+    told = {
+        "id": "1", "moment": datetime(2026, 3, 1, tzinfo=UTC), "office": {"line1": None, "place": 'The "Old" Town'},
+        "home": {"street": "1 High St", "town": None}, "sizes": {"shoe": "43"}, "spent": {"2025": Decimal("10.50")},
+        "phones": [{"id": "p2", "seen": date(2026, 1, 1)}, {"id": "p1", "seen": None}],
+    }  # fmt: skip
+    sink = pa.BufferOutputStream()
+    nobody = {"id": "2", "moment": told["moment"]}
+    pq.write_table(pa.Table.from_pylist([told, nobody], pa.schema(COLUMNS)), sink)
+    rule = {**MEMBERS, "files": "members_*.parquet", "format": {"type": "parquet"}}
+    made = project(
+        {"members": rule}, {"members_1.parquet": sink.getvalue().to_pybytes()}, attributes=ATTRIBUTES
+    )
+    core = run_core(made, everything=True)
+    assert core.rows("select home, work, sizes, spent, phones from profiles.unified order by home_street") == [
+        ({"street": "1 High St", "town": None}, {"street": None, "town": 'The "Old" Town'}, {"shoe": "43"},
+         {"2025": 10.5}, [{"id": "p1", "seen": None}, {"id": "p2", "seen": date(2026, 1, 1)}]),
+        (None, None, None, None, None),
     ]  # fmt: skip
 
 
@@ -256,6 +292,16 @@ def test_pages_show_parts_not_json() -> None:
     assert said('[{"id":"p1"},"tea"]', "list").striptags() == "id: p1, tea"
     assert said(HIDDEN, "map") == said(HIDDEN, "text")
     assert said(None, "list") == said(None, "text")
+
+
+def test_a_page_shows_nested_payloads_and_nothing_of_one_that_nobody_can_read(project: Projects) -> None:
+    mapped = {**MEMBERS, "kind": "event", "event": {"id": "id"}, "columns": [*MEMBERS["columns"], "born"]}
+    mapped["attributes"] = {"birth_date": "born"}
+    masks = Masks(load_config(project({"members": mapped}, attributes=ATTRIBUTES).rules))
+    told = '{"home": {"town": ["York", NaN]}, "born": {"day": 1}}'
+    assert masks.payload("members", told) == {"home": {"town": ["York", "NaN"]}, "born": HIDDEN}
+    deep = '{"born": "1980-02-03", "note": ' + "[" * 5000 + "]" * 5000 + "}"
+    assert masks.payload("members", deep) == {"event": HIDDEN}
 
 
 def test_a_struct_does_not_undo_hashing(project: Projects) -> None:

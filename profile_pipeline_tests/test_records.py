@@ -422,14 +422,60 @@ def test_changed_rules_map_everything_afresh(project, run_core):
     assert run_core(place).one("select given_name, note from records.current") == ("lee", None)
 
 
-def test_a_mapping_that_does_not_work_names_the_source_and_no_value(project, run_core):
+NUMBERED = "cast(note as integer)"
+
+
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("where", {"where": f"{NUMBERED} > 0"}),
+        ("key", {"key": NUMBERED}),
+        ("time.value", {"time": {"value": NUMBERED}}),
+        ("attributes.note", {"where": "id <> '1'", "attributes": {"family_name": "last", "note": NUMBERED}}),
+        (
+            "attributes.note.cleared",
+            {"attributes": {"note": {"value": "note", "cleared": f"{NUMBERED} = 0"}}},
+        ),
+        ("identifiers.crm_id", {"identifiers": {"email": "email", "crm_id": NUMBERED}}),
+    ],
+)
+def test_an_expression_that_fails_is_named_with_its_first_row_and_without_a_value(
+    project, run_core, key, rule
+):
+    rows = [(str(n), "", "", "", note, "") for n, note in enumerate(["canary", "7", "zelda canary", ""], 1)]
     place = project(
-        {"crm": project.crm(attributes={"note": "cast(note as integer)"})},
-        {"crm_1.csv": csv_rows(("1", "", "", "", "zelda canary", ""))},
+        {"crm": project.crm(**{"where": "note <> 'canary'", **rule})}, {"crm_1.csv": csv_rows(*rows)}
     )
-    with pytest.raises(PipelineError, match=r"sources.yaml: sources.crm: a mapping does not work") as caught:
+    with pytest.raises(PipelineError) as caught:
         run_core(place)
+    line = 2 if key == "where" else 4
     assert "canary" not in str(caught.value)
+    start, _, _ = str(caught.value).partition(": ConversionException: Conversion Error: Could not convert")
+    assert start == f"sources.yaml: sources.crm.{key}: does not work on inbox/crm_1.csv, line {line}"
+    assert str(caught.value).endswith(
+        "; mend it, or put `try(...)` around it, which gives nothing for such a row"
+    )
+
+
+def test_an_expression_in_try_gives_nothing_for_odd_rows(project, run_core):
+    place = project(
+        {"crm": project.crm(attributes={"note": f"try({NUMBERED})"})},
+        {"crm_1.csv": csv_rows(("1", "", "", "", "canary", ""), ("2", "", "", "", "7", ""))},
+    )
+    assert run_core(place).values("select note from records.current order by source_key") == [None, "7"]
+
+
+def test_an_expression_that_fits_no_row_leads_to_check(project, run_core):
+    place = project(
+        {"crm": project.crm(attributes={"note": "notes"})},
+        {"crm_1.csv": csv_rows(("1", "", "", "", "n", ""))},
+    )
+    with pytest.raises(PipelineError) as caught:
+        run_core(place)
+    assert str(caught.value) == (
+        "sources.yaml: sources.crm.attributes.note: does not fit the columns of the source: BinderException:"
+        " Binder Error: Referenced column <value>; `profile-pipeline check` says how to mend it"
+    )
 
 
 def test_drift_of_a_filled_share_is_reported(project, run_core):
@@ -488,6 +534,43 @@ def test_an_event_is_kept_once_also_when_it_comes_late_again(project, run_core):
         (3, 2, 1),
         (2, 1, 1),
     ]
+
+
+def test_a_payload_holds_nested_json_as_it_was_delivered(project, run_core):
+    items = [{"sku": "S1", "qty": 3}, {"sku": "S2"}]
+    told = {"items": items, "customer": {"account": None}, "note": "[no list", "total": 2.5}
+    rule = project.web(
+        columns=["id", "ts", "items", "customer", "note", "total"],
+        identifiers={"crm_id": "id"},
+        optional_columns=[],
+        event={"id": "id"},
+    )
+    core = run_core(project({"web": rule}, {"web_1.jsonl": web_lines(event(1, 0, **told))}))
+    assert json.loads(core.one("select payload from records.events")) == {
+        **event(1, 0), "items": items, "customer": {"account": None}, "note": "[no list", "total": "2.5",
+    }  # fmt: skip
+    # the second form is the one that worked while columns were texts
+    natural, old = "payload ->> '$.items[0].sku'", "(payload ->> '$.items') ->> '$[0].sku'"
+    assert core.one(f"select {natural}, {old}, payload ->> '$.customer.account' from records.events") == (
+        "S1",
+        "S1",
+        None,
+    )
+
+
+def test_text_of_a_csv_is_no_json_in_a_payload(project, run_core):
+    rule = project.web(
+        files="web_*.csv",
+        format={"type": "csv"},
+        columns=["id", "ts", "kind"],
+        identifiers={"crm_id": "id"},
+        optional_columns=[],
+    )
+    core = run_core(project({"web": rule}, {"web_1.csv": "id,ts,kind\n1,2026-01-05,[1]\n"}))
+    assert core.one("select payload ->> '$.kind', payload -> '$.kind' from records.events") == (
+        "[1]",
+        '"[1]"',
+    )
 
 
 def test_events_without_id_or_time_are_quarantined(project, run_core):

@@ -1,7 +1,5 @@
 """Expressions of sources and conditions of audiences, bound to the columns they may use."""
 
-from collections.abc import Iterator
-
 import duckdb
 from duckdb import DuckDBPyConnection
 
@@ -18,6 +16,7 @@ from profile_pipeline.profiles.lists import list_columns
 from profile_pipeline.profiles.nested import struct_types
 from profile_pipeline.raw import ledger, target
 from profile_pipeline.records import normalise
+from profile_pipeline.records.blame import source_expressions
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.sandbox import expression_problem, sandbox, shape
@@ -29,8 +28,6 @@ PROFILE_COLUMNS = {
     "first_observed_at": "timestamptz", "last_observed_at": "timestamptz", "flagged": "boolean",
     "policy": "text", "policy_version": "integer",
 }  # fmt: skip
-Located = tuple[str, str, bool]
-"""Key path below the source, the expression, and whether it is a condition."""
 
 
 def profile_columns(config: Config) -> dict[str, str]:
@@ -58,27 +55,6 @@ def _of_source(con: DuckDBPyConnection, name: str, source: Source) -> list[Probl
         for key, text, condition in source_expressions(source)
     )
     return [Problem("sources.yaml", f"sources.{name}.{key}", message) for key, message in checked if message]
-
-
-def source_expressions(source: Source) -> Iterator[Located]:
-    """Every expression of a source, in the order of the file."""
-    single = (
-        ("where", source.where, True),
-        ("key", source.key, False),
-        ("delete_when", source.delete_when, True),
-    )
-    yield from ((key, text, condition) for key, text, condition in single if text)
-    if source.time:
-        yield "time.value", source.time.value, False
-    if source.event:
-        parts = {"id": source.event.id, "type": source.event.type, "channel": source.event.channel}
-        yield from ((f"event.{key}", text, False) for key, text in parts.items() if text)
-    for field in source.attributes:
-        mapping = source.mapping(field)
-        yield f"attributes.{field}", mapping.value, False
-        if mapping.cleared:
-            yield f"attributes.{field}.cleared", mapping.cleared, True
-    yield from ((f"identifiers.{space}", text, False) for space, text in source.identifiers.items())
 
 
 def _together(con: DuckDBPyConnection, config: Config, names: list[str]) -> list[Problem]:

@@ -128,9 +128,18 @@ def _step(key: str) -> str:
     return f".{key}" if plain else '."' + key.replace('"', '\\"') + '"'
 
 
-def column_leaves(feed: Feed) -> list[Leaf]:
-    """A leaf for every column of a table-like feed."""
-    return [Leaf(column, column, sql_name(column)) for column in feed.columns]
+def column_leaves(con: DuckDBPyConnection, feed: Feed) -> list[Leaf]:
+    """A leaf for every column of a table-like feed, and for every value inside a nested one."""
+    return [leaf for column in feed.columns for leaf in _column_leaves(con, feed, column)]
+
+
+def _column_leaves(con: DuckDBPyConnection, feed: Feed, column: str) -> Iterable[Leaf]:
+    if column not in feed.nested:
+        return [Leaf(column, column, sql_name(column))]
+    [(structure,)] = rows(
+        con, f"select json_group_structure(try_cast({quote(column)} as json)) from delivered"
+    )
+    return _leaves(column, column, [], json.loads(structure))
 
 
 def sample_table(con: DuckDBPyConnection, leaves: list[Leaf], where: str = "true") -> None:

@@ -11,10 +11,10 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.sources import FileFormat, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.infer import dialect
-from profile_pipeline.raw import delimited
+from profile_pipeline.raw import delimited, parquet
 from profile_pipeline.raw.ledger import sha256_of
 from profile_pipeline.raw.streams import text_lines
-from profile_pipeline.warehouse import literal, quote, rows, scalar
+from profile_pipeline.warehouse import quote, scalar
 
 SAMPLE_ROWS = 200_000
 CHUNK_ROWS = 50_000
@@ -22,11 +22,12 @@ CHUNK_ROWS = 50_000
 
 @dataclass
 class Feed:
-    """What is known of the files: format, contract, and notes for the user."""
+    """What is known of the files: format, contract, and notes for the user. `nested` columns hold JSON."""
 
     files: list[Path]
     format: FileFormat
     columns: list[str] = field(default_factory=list)
+    nested: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sampled: int = 0
@@ -142,10 +143,13 @@ def _describe_json(files: list[Path], notes: list[str]) -> Feed:
 
 
 def _describe_parquet(files: list[Path], notes: list[str]) -> Feed:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     feed = Feed(files, FileFormat(type="parquet"), notes=notes)
-    _agree(feed, [list(pq.read_schema(path).names) for path in files])
+    schemas = [pq.read_schema(path) for path in files]
+    _agree(feed, [list(schema.names) for schema in schemas])
+    feed.nested = [c.name for schema in schemas for c in schema if pa.types.is_nested(c.type)]
     return feed
 
 
@@ -168,9 +172,9 @@ def _batches(con: DuckDBPyConnection, feed: Feed) -> Iterator[str]:
 
 
 def _parquet_batches(con: DuckDBPyConnection, path: Path, number: int) -> Iterator[str]:
-    file = f"read_parquet({literal(path)}, file_row_number = true)"
-    described = rows(con, f"describe select * exclude (file_row_number) from {file}")
-    listed = ", ".join(f"cast({quote(column)} as text) as {quote(column)}" for column, *_ in described)
+    file = parquet.numbered(path)
+    texts = parquet.text_queries(con, path)
+    listed = ", ".join(f"{text} as {quote(column)}" for column, text in texts.items())
     total = scalar(con, f"select count(*) from {file}")
     for start in range(0, total, SAMPLE_ROWS):
         end = start + SAMPLE_ROWS - 1

@@ -1,9 +1,12 @@
 """What a feed is: records or events, by which key, at which time, about whom; and what has to be asked."""
 
+from dataclasses import replace
+
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.infer import vocabulary
 from profile_pipeline.infer.country import guess_country, zones_of
-from profile_pipeline.infer.draft import Plan, Question
+from profile_pipeline.infer.draft import WHO, Plan, Question
 from profile_pipeline.infer.fields import ask_order, decide_dates, decide_fields, preference
 from profile_pipeline.infer.files import Feed
 from profile_pipeline.infer.kind import decide_kind
@@ -23,6 +26,7 @@ def plan_source(
     plan = Plan(name, feed, meanings, where)
     decide_kind(plan, used)
     _decide_identifiers(plan, used)
+    _identify_by_key(plan, used)
     decide_fields(plan, used)
     _decide_person_key(plan)
     decide_dates(plan)
@@ -39,6 +43,25 @@ def _decide_identifiers(plan: Plan, used: list[Meaning]) -> None:
         found = next((m for m in ranked if m.namespace == space), None)
         if found:
             plan.identifiers[space] = found.evidence.leaf.expression
+
+
+def _identify_by_key(plan: Plan, used: list[Meaning]) -> None:
+    """What names the records of people names people to other sources, too, if these know it: by name, else it is said."""
+    key = next((m for m in used if m.evidence.leaf.expression == plan.key), None)
+    people = any(m.type in WHO or m.type in {"email", "phone"} for m in used)
+    if plan.kind != "record" or key is None or key.namespace or not people:
+        return
+    space = vocabulary.namespace_in(plan.name, key.name)
+    if space is None or space in plan.identifiers:
+        plan.notes.append(
+            f"{key.name} names the records, but is no identifier; if other sources carry it,"
+            " add it under `identifiers:` of each"
+        )
+        return
+    plan.identifiers = {space: key.evidence.leaf.expression, **plan.identifiers}
+    reason = f"its name means {space}, in {plan.name}"
+    position = plan.meanings.index(key)
+    plan.meanings[position] = replace(key, type="id", namespace=space, reason=reason)
 
 
 def _decide_person_key(plan: Plan) -> None:

@@ -100,7 +100,7 @@ def infer_source(files: list[Path], name: str | None = None) -> Proposal:
 
 def _infer(con: DuckDBPyConnection, files: list[Path], name: str | None) -> Proposal:
     feed, rest = open_feed(con, files)
-    leaves = spread_json(con, feed) if feed.format.type == "jsonl" else column_leaves(feed)
+    leaves = spread_json(con, feed) if feed.format.type == "jsonl" else column_leaves(con, feed)
     parts = [_look(con, leaves, each, where) for each, where in _split(con, feed, name).items()]
     for query in rest:
         for part in parts:

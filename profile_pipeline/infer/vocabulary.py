@@ -21,6 +21,7 @@ FIELD_NAMES = {
         nombrecompleto nomecompleto naam navn namn displayname cardholder cardholdername nomprenom""",
     "birth_date": """dob dateofbirth birthdate born birthday geburtsdatum geburtstag gebdatum gebdat datedenaissance
         datenaissance fechadenacimiento fechanacimiento datadinascita datanascita dataurodzenia geboortedatum
+        birth geburt naissance nacimiento nascita
         fodselsdato fodselsdag fodelsedatum syntymaaika datadenascimento datumnarozeni bday birthyear yearofbirth""",
     "gender": """gender sex geschlecht sexe sexo sesso plec geslacht kjonn kon sukupuoli genero pohlavi salutation
         anrede civilite""",
@@ -83,8 +84,11 @@ EXACT_ONLY = {
     "land", "nom", "nome", "nombre", "via", "cap", "cp", "str", "kon", "data", "ort", "account", "login", "device",
     "region", "nation", "marketing", "event", "type", "gate", "nie", "sex", "road", "line1", "street", "job",
     "username", "cookie", "stad", "zip", "city", "country", "idnumber", "date", "time", "handy", "naam", "navn",
-    "namn",
+    "namn", "birth", "geburt", "naissance", "nacimiento", "nascita",
 }  # fmt: skip
+NAME_PARTS = {"first", "last", "given", "family", "middle", "title", "prefix", "suffix", "initial", "initials", "salutation",
+              *" ".join(FIELD_NAMES[each] for each in ("given_name", "middle_name", "family_name")).split()}  # fmt: skip
+"""What follows the word `name` in front of a part of a name: `name.first`, but also `customer_name_title`."""
 LOOSE = {"street", "zip", "city", "country", "sex", "mail", "tel", "cell"}
 """Words in EXACT_ONLY that may also follow words such as `billing` or `home`."""
 NOT_A_PERSON = {"store", "shop", "product", "item", "page", "campaign", "file", "brand", "event", "ip", "mac", "web",
@@ -150,11 +154,23 @@ def _strength(parts: list[str], start: int, end: int, run: str) -> float:
     before, after = parts[:start], parts[end:]
     if not before and not after:
         return 1.0
-    if run in EXACT_ONLY and not (set(before) <= PERSON_WORDS and not after) and (run not in LOOSE or after):
+    if FIELDS.get(run) == "full_name" and NAME_PARTS & {*after}:
+        return 0.0
+    owners = PERSON_WORDS | {"name"} if run in NAME_PARTS else PERSON_WORDS
+    if run in EXACT_ONLY and not (set(before) <= owners and not after) and (run not in LOOSE or after):
         return 0.0
     if NOT_A_PERSON & {*before, *after}:
         return 0.0
     return 0.9 if not after else 0.75
+
+
+def namespace_in(source: str, name: str) -> str | None:
+    """The namespace that a column name means behind the name of its source: `card` of `loyalty`, `id` of `customers`."""
+    for owner in (source, source.removesuffix("s")):
+        found = namespace_of(f"{owner} {name}")
+        if found and found.strength == 1.0:
+            return found.meaning
+    return None
 
 
 def says(name: str, listed: str) -> bool:

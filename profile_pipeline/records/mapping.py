@@ -17,6 +17,8 @@ from profile_pipeline.records.normalise import (
 )
 from profile_pipeline.warehouse import literal, quote
 
+VERSION = "2"
+"""Changes whenever the same rules give another query with other results, so that rows are mapped afresh."""
 Step = tuple[str, str]
 """A named step and its select statement."""
 
@@ -54,12 +56,28 @@ def _extracted_query(source: Source) -> str:
         columns.append(f"{_key(source.event.id)} as event_id")
         columns.append(f"coalesce({_key(source.event.type)}, 'event') as event_type")
         columns.append(f"{_key(source.event.channel)} as channel")
-        pairs = ", ".join(f"{quote(column)} := {quote(column)}" for column in source.columns)
-        columns.append(f"to_json(struct_pack({pairs})) as payload")
+        columns.append(f"{_payload(source)} as payload")
     for field in source.attributes:
         columns += _attribute_columns(source, field)
     columns += [f"{_text(text)} as id__{space}" for space, text in source.identifiers.items()]
     return "select " + ",\n    ".join(columns) + " from delivered"
+
+
+def _payload(source: Source) -> str:
+    """The row as one JSON object; in formats whose values have parts, objects and arrays are no texts in it."""
+    value = _parsed if source.format.type in {"jsonl", "parquet"} else quote
+    pairs = ", ".join(f"{quote(column)} := {value(column)}" for column in source.columns)
+    return f"to_json(struct_pack({pairs}))"
+
+
+def _parsed(column: str) -> str:
+    """A column as JSON: what it says where that is an object or an array, else its text."""
+    text = quote(column)
+    # asked by its first letter: of all columns only the few that may be nested are parsed
+    return (
+        f"case when {text}[1] in ('{{', '[') then coalesce(try_cast({text} as json), to_json({text}))"
+        f" else to_json({text}) end"
+    )
 
 
 def _text(expression: str | None) -> str:

@@ -13,9 +13,9 @@ from profile_pipeline import quality
 from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
-from profile_pipeline.errors import PipelineError
 from profile_pipeline.quality import Outcome
-from profile_pipeline.records import normalise
+from profile_pipeline.records import mapping, normalise
+from profile_pipeline.records.blame import explained
 from profile_pipeline.records.doubts import doubted_fields, note_doubts
 from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.warehouse import (
@@ -27,7 +27,6 @@ from profile_pipeline.warehouse import (
     quote,
     rows,
     scalar,
-    scrubbed,
     table_exists,
     transaction,
 )
@@ -76,6 +75,7 @@ def rules_fingerprint(config: Config, name: str) -> str:
     suites = [config.suites.get(f"{schema}.{name}") for schema in ("raw", "records")]
     return fingerprint(
         normalise.VERSION,
+        mapping.VERSION,
         source.model_dump(exclude={"description", "owner", "files", "retention"}),
         {field: config.attributes[field].model_dump() for field in source.attributes},
         {space: config.namespaces[space].model_dump() for space in source.identifiers},
@@ -104,9 +104,7 @@ def _stage_files(con: DuckDBPyConnection, config: Config, name: str, files: list
     try:
         con.execute(f"create or replace temp table staged as {staged_query(config, name, files)}")
     except Exception as error:
-        raise PipelineError(
-            f"sources.yaml: sources.{name}: a mapping does not work: {scrubbed(error)}; run `profile-pipeline check`"
-        ) from None
+        raise explained(con, name, source, files, error) from None
     outcomes = _validate(con, config, name, source)
     _quarantine(con, outcomes)
     note_doubts(con, outcomes, doubted_fields(config, name))

@@ -9,6 +9,7 @@ from typing import Any
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.config.structs import structs_of
+from profile_pipeline.raw.json_lines import MAX_DEPTH, depth
 
 SENSITIVE_TYPES = frozenset({"birth_date", "national_id"})
 """Types that are sensitive where sources.yaml does not say otherwise: enough to pass for somebody else."""
@@ -73,12 +74,13 @@ class Masks:
         return HIDDEN if seen is not None and any(map(self.hides, looked_at)) else seen
 
     def payload(self, source: str, payload: str | None) -> dict[str, Any]:
-        """An event as delivered, column by column; columns that feed something sensitive are hidden."""
-        try:
-            found = json.loads(payload or "{}")
-        except ValueError:
-            found = payload
-        columns = found if isinstance(found, dict) else {"event": found}
+        """An event as delivered, column by column; columns that feed something sensitive are hidden.
+
+        What cannot be taken apart is hidden as a whole: nobody can tell what is in it.
+        """
+        columns = _columns_of(payload or "{}")
+        if columns is None:
+            return {"event": payload if self.revealed else HIDDEN}
         hidden = self._columns(self.config.sources.get(source))
         return {
             name: HIDDEN if value is not None and (name in hidden or self.hides(name)) else value
@@ -93,3 +95,14 @@ class Masks:
         expressions += [text for name, text in source.identifiers.items() if self.hides(name)]
         named = {word for text in expressions for word in re.findall(r"\w+", text)}
         return named & {*source.columns, *source.optional_columns}
+
+
+def _columns_of(payload: str) -> dict[str, Any] | None:
+    """The columns of an event; None where Python cannot read what DuckDB wrote, such as a text of many levels."""
+    if depth(payload) > MAX_DEPTH + 1:
+        return None
+    try:
+        found = json.loads(payload, parse_constant=str)  # NaN is no JSON for a browser
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
