@@ -127,7 +127,13 @@ CASES = {
     "consent": [("Ja", True), ("nein", False)],
     "date": [("03/04/2031", datetime(2031, 4, 3).date()), ("9999-12-31", None)],
     "timestamp": [("2026-01-05T10:00:00Z", datetime(2026, 1, 5, 10, tzinfo=UTC)), ("1999", None)],
-    "list": [("b; a|a,c", ["a", "b", "c"]), (";;", None)],
+    "list": [
+        ("b; a|a,c", ["a", "b", "c"]),
+        (";;", None),
+        ('["b, c", " a ", null, "a"]', ["a", "b, c"]),
+        ("[]", None),
+        ("[a; b", ["[a", "b"]),
+    ],
     "map": [
         ('{"b": 1, "a": " x  y ", "c": null, "d": "n/a"}', {"a": "x y", "b": "1"}),
         ('{"a": {"b": [1]}}', {"a": '{"b":[1]}'}),

@@ -260,7 +260,9 @@ def _boolean(text: str) -> str:
 
 
 def _list(text: str) -> str:
-    items = f"list_transform(string_split_regex({text}, '[;|,]'), lambda x: trim(x))"
+    """The distinct elements of a JSON array, or of text that `;`, `|` or `,` part."""
+    array = f"case when {text}[1] = '[' then try_cast(try_cast({text} as json) as text[]) end"
+    items = f"list_transform(coalesce({array}, string_split_regex({text}, '[;|,]')), lambda x: trim(x))"
     return f"nullif(list_sort(list_distinct(list_filter({items}, lambda x: x <> ''))), [])"
 
 
