@@ -7,6 +7,7 @@ import stat
 import pyarrow.parquet as pq
 import pytest
 
+from profile_pipeline import batches
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.metrics import unbalanced
 from profile_pipeline.quarantine import export, open_rows, replay
@@ -42,11 +43,15 @@ def test_open_rows_are_counted_by_source_batch_stage_and_reason(project, run_cor
     ]
 
 
-def test_before_the_first_run_nothing_is_open(project, run_core):
+def test_before_the_first_run_nothing_is_open(project, run_core, tmp_path):
     core = run_core(project())
     core.con.execute("drop table records.quarantine")
     assert open_rows(core.con) == []
-    assert export(core.con, core.config, core.config and project().data) == []
+    assert export(core.con, core.config, tmp_path / "repair") == []
+    path = tmp_path / "crm.csv"
+    path.write_text("_file,_line," + HEADER + "inbox/crm_1.csv,3,1,a,b,c,d,e\n")
+    with pytest.raises(PipelineError, match="no row is in quarantine yet"):
+        replay(core.con, core.config, project(), path, "crm")
 
 
 def test_an_exported_file_is_private_complete_and_replayable(project, run_core, tmp_path):
@@ -74,8 +79,9 @@ def test_an_exported_file_is_private_complete_and_replayable(project, run_core, 
     found[0]["id"] = "2"
     found[1] |= {"id": "3", "first": "Cid", "moment": "2026-01-03"}
     write_csv(path, found)
-    name = replay(core.con, core.config, place, path, "crm")
-    assert name.startswith("inbox/crm_replay_")
+    done = replay(core.con, core.config, place, path, "crm")
+    assert done.name.startswith("inbox/crm_replay_")
+    assert (done.repaired, done.left_open) == (2, 0)
     assert open_rows(core.con) == []
     core = run_core(place)
     assert core.rows("select source_key, given_name, note from records.current order by 1") == [
@@ -96,7 +102,8 @@ def test_rows_that_were_not_repaired_stay_open(project, run_core, tmp_path):
     found = read_csv(path)
     found[0]["id"] = "2"
     write_csv(path, found)
-    replay(core.con, core.config, place, path, "crm")
+    done = replay(core.con, core.config, place, path, "crm")
+    assert (done.repaired, done.left_open) == (1, 1)
     assert open_rows(core.con) == [("crm", 1, "raw", "3 fields instead of 6", 1)]
     write_csv(path, found[1:])
     with pytest.raises(PipelineError, match="holds no repaired row"):
@@ -132,6 +139,40 @@ def test_a_replay_that_is_refused_again_or_taken_back_is_open_again(project, run
         ("crm", 1, "raw", "3 fields instead of 6", 1),
         ("crm", 1, "records", "key_present", 1),
     ]
+
+
+def test_rows_that_are_as_they_were_refused_are_not_delivered_again(project, run_core, tmp_path):
+    place = project(files={"crm_1.csv": HEADER + ",Ann,Lee,,,2026-01-01\n,Bob,Ray,,,2026-01-02\n"})
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    with pytest.raises(PipelineError, match=r"crm\.csv: holds no repaired row: none differs from what was"):
+        replay(core.con, core.config, place, path, "crm")
+    assert not list(place.inbox.glob("*replay*"))
+    found = read_csv(path)
+    found[0]["id"] = "1"
+    write_csv(path, found)
+    done = replay(core.con, core.config, place, path, "crm")
+    assert (done.repaired, done.left_open) == (1, 1)
+    core = run_core(place)
+    assert core.values("select source_key from records.current") == ["1"]
+    assert open_rows(core.con) == [("crm", 1, "records", "key_present", 1)]
+
+
+def test_the_same_repair_after_its_batch_was_taken_back_asks_for_a_restore(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)[:1]
+    found[0]["id"] = "2"
+    write_csv(path, found)
+    replay(core.con, core.config, place, path, "crm")
+    batches.revert(run_core(place).con, 2, "ann", "a mistake")
+    core = run_core(place)
+    with pytest.raises(PipelineError, match=r"taken back with batch 2; `profile-pipeline batch restore 2`"):
+        replay(core.con, core.config, place, path, "crm")
+    batches.restore(core.con, 2, "ann", "it was right after all")
+    core = run_core(place)
+    assert core.values("select source_key from records.current order by 1") == ["1", "2"]
+    assert open_rows(core.con) == [("crm", 1, "raw", "3 fields instead of 6", 1)]
 
 
 def test_csv_keeps_the_dialect_of_its_source(project, run_core, tmp_path):
@@ -175,11 +216,62 @@ def test_json_lines_keep_nesting_nulls_and_absence(project, run_core, tmp_path):
     }  # fmt: skip
     assert found[1]["_content"] == "nonsense"
     path.write_text(json.dumps(found[0] | {"id": "1"}) + "\n" + json.dumps(found[1]) + "\n")
-    name = replay(core.con, core.config, place, path, "crm")
-    assert name.endswith(".jsonl.gz")
+    done = replay(core.con, core.config, place, path, "crm")
+    assert done.name.endswith(".jsonl.gz")
     core = run_core(place)
     assert core.one("select given_name, email, cleared from records.current") == ("bob", None, ["email"])
     assert open_rows(core.con) == [("crm", 1, "raw", "not a JSON object", 1)]
+
+
+def json_world(project, run_core, lines, **changes):
+    rule = project.crm(files="crm_*.jsonl", format=KIND["jsonl"], **changes)
+    content = "".join(line + "\n" if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+    place = project({"crm": rule}, {"crm_1.jsonl": content})
+    return place, run_core(place)
+
+
+ANN = {"id": None, "first": "Ann", "last": None, "email": None, "note": {"n": 1.0}, "moment": "2026-01-01"}
+
+
+@pytest.mark.parametrize("kept", [list(ANN), ["id", "first", "moment"]])
+def test_json_lines_of_a_repair_have_every_column_of_the_contract(project, run_core, tmp_path, kept):
+    place, core = json_world(project, run_core, [ANN, "nonsense"])
+    [path] = export(core.con, core.config, tmp_path)
+    refused, malformed = (json.loads(line) for line in path.read_text().splitlines())
+    assert {column: refused[column] for column in ANN} == ANN
+    assert [malformed[column] for column in ANN] == [None] * len(ANN)
+    mended = {column: value for column, value in refused.items() if column[0] == "_" or column in kept}
+    path.write_text(json.dumps(mended | {"id": 7}) + "\n" + json.dumps(malformed) + "\n")
+    replay(core.con, core.config, place, path, "crm")
+    core = run_core(place)
+    assert core.one("select source_key, given_name, family_name from records.current") == ("7", "ann", None)
+    assert core.values("select state from raw.files") == ["loaded", "loaded"]
+    assert open_rows(core.con) == [("crm", 1, "raw", "not a JSON object", 1)]
+
+
+def test_unchanged_json_lines_are_known_whatever_their_spacing(project, run_core, tmp_path):
+    place, core = json_world(project, run_core, [ANN])
+    [path] = export(core.con, core.config, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":"), sort_keys=True))
+    with pytest.raises(PipelineError, match="holds no repaired row"):
+        replay(core.con, core.config, place, path, "crm")
+
+
+def test_a_column_that_no_repaired_line_has_is_named_where_a_null_would_clear(project, run_core, tmp_path):
+    told = {column: value for column, value in ANN.items() if column not in {"id", "last"}}
+    place, core = json_world(project, run_core, [told, ANN | {"id": "9"}], write="patch", clear_value="null")
+    [path] = export(core.con, core.config, tmp_path)
+    row = json.loads(path.read_text()) | {"id": "1"}
+    path.write_text(json.dumps(row))
+    with pytest.raises(
+        PipelineError, match=r'no repaired row has the columns last; write "" into one'
+    ) as caught:
+        replay(core.con, core.config, place, path, "crm")
+    assert "\n" not in str(caught.value)
+    path.write_text(json.dumps(row | {"last": ""}))
+    replay(core.con, core.config, place, path, "crm")
+    core = run_core(place)
+    assert core.one("select cleared from records.current where source_key = '1'") == ["email"]
 
 
 def test_parquet_is_exported_as_parquet(project, run_core, tmp_path):
