@@ -348,7 +348,8 @@ def accept_volume(con: DuckDBPyConnection) -> None:
         con.execute("update raw.batches set volume_accepted = true where not volume_accepted")
         if table_exists(con, "records.validations"):
             con.execute(
-                "update records.validations set success = true, failed = 0 where name = 'volume' and not success"
+                "update records.validations set success = true, failed = 0,"
+                " notes = 'a smaller full delivery was accepted' where name = 'volume' and not success"
             )
 
 
