@@ -34,7 +34,7 @@ HELPERS = ("_file", "_line", "_reasons", "_content")
 OPEN = """
     select q.* from records.quarantine q anti join (
         select r.file_id, r.line from raw.replays r left join raw.files f on f.name = r.replayed_by_name
-        where f.state is null or f.state not in ('refused', 'reverted')
+        where f.state is null or f.state not in ('refused', 'removed', 'reverted')
     ) r on r.file_id = q.file_id and r.line = q.line"""
 """Refused rows without a repaired one; they open again when the replay is refused or taken back."""
 

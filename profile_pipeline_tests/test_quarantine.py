@@ -158,6 +158,22 @@ def test_rows_that_are_as_they_were_refused_are_not_delivered_again(project, run
     assert open_rows(core.con) == [("crm", 1, "records", "key_present", 1)]
 
 
+def test_rows_of_a_replay_that_could_not_be_read_stay_open_when_it_is_taken_away(project, run_core, tmp_path):
+    place, core = world(project, run_core)
+    waiting = open_rows(core.con)
+    [path] = export(core.con, core.config, tmp_path)
+    found = read_csv(path)[:1]
+    found[0]["id"] = "2"
+    write_csv(path, found)
+    delivered = place.data / replay(core.con, core.config, place, path, "crm").name
+    delivered.write_text("nonsense\n")
+    assert open_rows(run_core(place).con) == waiting
+    delivered.unlink()
+    assert open_rows(run_core(place).con) == waiting
+    replay(core.con, core.config, place, path, "crm")
+    assert run_core(place).values("select source_key from records.current order by 1") == ["1", "2"]
+
+
 def test_the_same_repair_after_its_batch_was_taken_back_asks_for_a_restore(project, run_core, tmp_path):
     place, core = world(project, run_core)
     [path] = export(core.con, core.config, tmp_path)
