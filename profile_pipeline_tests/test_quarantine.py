@@ -2,17 +2,22 @@
 
 import csv
 import json
+import re
 import stat
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from profile_pipeline import batches
+from profile_pipeline.cli import app
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.metrics import unbalanced
-from profile_pipeline.quarantine import export, open_rows, replay
+from profile_pipeline.quarantine import HELPERS, export, open_rows, replay
 from profile_pipeline.raw import ledger
 
+PAGE = (Path(__file__).parents[1] / "docs" / "quarantine.md").read_text(encoding="utf-8")
 HEADER = "id,first,last,email,note,moment\n"
 LINES = '1,Ann,Lee,,"a, ""b""",2026-01-01\n,Bob,Ray,b@x.com,"line\nbreak",2026-01-02\n3,too,few\n'
 KIND = {"csv": {"type": "csv"}, "jsonl": {"type": "jsonl"}, "parquet": {"type": "parquet"}}
@@ -237,6 +242,31 @@ def test_json_lines_keep_nesting_nulls_and_absence(project, run_core, tmp_path):
     core = run_core(place)
     assert core.one("select given_name, email, cleared from records.current") == ("bob", None, ["email"])
     assert open_rows(core.con) == [("crm", 1, "raw", "not a JSON object", 1)]
+
+
+def shown(mark):
+    """A block of the page, between its marks."""
+    return re.search(f"<!-- {mark} -->\n```\n(.*?)```\n<!-- /{mark} -->", PAGE, re.DOTALL)[1]
+
+
+def test_the_page_shows_what_the_commands_do(project, run_core, tmp_path):
+    place = project(files={"crm_1.csv": shown("delivered")})
+    core = run_core(place)
+    core.con.close()
+    repair = tmp_path / "repair"
+
+    def call(*arguments):
+        done = CliRunner().invoke(app, ["quarantine", *arguments, "--project", str(place.rules.parent)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    call("export", str(repair))
+    assert (repair / "crm.csv").read_text() == shown("exported")
+    (repair / "crm.csv").write_text(shown("mended"))
+    said = call("replay", str(repair / "crm.csv"), "--source", "crm")
+    assert " ".join(said.split()) == shown("said").strip()
+    assert " ".join(call("list").split()).endswith("crm 1 raw 3 fields instead of 6 1")
+    assert all(f"`{column}`" in PAGE for column in HELPERS)
 
 
 def json_world(project, run_core, lines, **changes):

@@ -338,10 +338,10 @@ def quarantine_replay(
         where = chosen(project)
         with opened(where) as con:
             done = replay(con, load_config(where.rules), where, file, source)
-        waiting = f", {done.left_open:,} left as refused, which wait on" if done.left_open else ""
+        waiting = f", as refused and waiting on: {done.left_open:,}" if done.left_open else ""
         display.line(
             console,
-            f"{done.repaired:,} repaired rows delivered as {done.name}{waiting}; next: profile-pipeline run",
+            f"delivered as {done.name}; repaired rows: {done.repaired:,}{waiting}; next: profile-pipeline run",
         )
 
 
