@@ -104,7 +104,7 @@ def _mentioned(row: dict[str, Any], source: Source) -> Row:
 
 def _tells_absence(source: Source) -> bool:
     """Whether a column that is not there says something else than an empty one."""
-    return source.format.type == "jsonl" and source.clear_value == "null"
+    return source.format.type in {"jsonl", "parquet"} and source.clear_value == "null"
 
 
 def _whole(row: Row, source: Source) -> Row:
@@ -171,7 +171,10 @@ def _repaired(con: DuckDBPyConnection, path: Path, name: str, source: Source, fo
     if not _ready(con):
         raise PipelineError(f"{path.name}: no row is in quarantine yet; `profile-pipeline run` comes first")
     refused = [*_refused(con, name, source), *_malformed(con, name, source)]
-    before = {_place(row): told(source.format, source.columns, row) for row in refused}
+    originals = {_place(row): row for row in refused}
+    before = {place: told(source.format, source.columns, row) for place, row in originals.items()}
+    if source.format.type == "parquet" and _tells_absence(source):
+        found = [_silent(row, originals.get(_place(row), row)) for row in found]
     filled = [row for row in found if any(row.get(column) for column in source.columns)]
     repaired = [row for row in filled if told(source.format, source.columns, row) != before.get(_place(row))]
     if not repaired:
@@ -179,6 +182,13 @@ def _repaired(con: DuckDBPyConnection, path: Path, name: str, source: Source, fo
             f"{path.name}: holds no repaired row: none differs from what was refused; mend at least one"
         )
     return repaired
+
+
+def _silent(row: Row, original: Row) -> Row:
+    """The row without empty columns that were not delivered: a Parquet file has a column for all rows or for none."""
+    return {
+        key: value for key, value in row.items() if value is not None or key in HELPERS or key in original
+    }
 
 
 def _place(row: Row) -> tuple[str, str]:
@@ -189,13 +199,19 @@ def _contract_columns(path: Path, source: Source, found: list[Row]) -> list[str]
     """The columns to deliver; raises PipelineError when the run would refuse the file because it lacks some."""
     present = {column for row in found for column in row}
     lacking = [c for c in source.columns if c not in present and c not in source.optional_columns]
-    if lacking and _tells_absence(source):
+    if lacking and source.format.type == "jsonl":
         raise PipelineError(
             f'{path.name}: no repaired row has the columns {", ".join(lacking)}; write "" into one row, which clears'
             " nothing, or list them under optional_columns"
         )
     if lacking:
         raise PipelineError(f"{path.name}: lacks the columns {', '.join(lacking)}; keep those of the export")
+    uneven = [column for column in source.columns if 0 < sum(column in row for row in found) < len(found)]
+    if uneven and source.format.type == "parquet":
+        raise PipelineError(
+            f"{path.name}: only some of the rows were delivered with the columns {', '.join(uneven)}, and for the others"
+            " a NULL would clear; replay them as two files"
+        )
     return [column for column in source.columns if column in present]
 
 

@@ -344,6 +344,35 @@ def test_parquet_is_exported_as_parquet(project, run_core, tmp_path):
     ) == [("1", "ann", "lee"), ("2", "bob", None)]
 
 
+def test_a_repaired_parquet_row_clears_nothing_that_was_not_delivered(project, run_core, tmp_path):
+    import pyarrow as pa
+
+    row = {"id": None, "first": None, "last": "Lee", "note": "n", "moment": "2026-01-01"}
+    rule = project.crm(
+        files="crm_*.parquet", format=KIND["parquet"], write="patch", clear_value="null", optional_columns=["email"]
+    )  # fmt: skip
+    place = project({"crm": rule})
+    place.inbox.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row]), place.inbox / "crm_1.parquet")
+    pq.write_table(pa.Table.from_pylist([row | {"email": None}]), place.inbox / "crm_2.parquet")
+    core = run_core(place)
+    [path] = export(core.con, core.config, tmp_path)
+    with pytest.raises(PipelineError, match="holds no repaired row"):
+        replay(core.con, core.config, place, path, "crm")
+    silent, cleared = pq.read_table(path).to_pylist()
+    mended = [silent | {"id": "1"}, cleared | {"id": "2"}]
+    pq.write_table(pa.Table.from_pylist(mended), path)
+    with pytest.raises(PipelineError, match="only some of the rows were delivered with the columns email"):
+        replay(core.con, core.config, place, path, "crm")
+    for row in mended:
+        pq.write_table(pa.Table.from_pylist([row]), path)
+        replay(core.con, core.config, place, path, "crm")
+    assert run_core(place).rows("select source_key, cleared from records.current order by 1") == [
+        ("1", ["given_name"]),
+        ("2", ["given_name", "email"]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
