@@ -18,6 +18,7 @@ from profile_pipeline.identity.model import active_model
 from profile_pipeline.identity.model_report import figures, recall_lost
 from profile_pipeline.identity.refine import LIMIT_BROKEN
 from profile_pipeline.profiles import lineage
+from profile_pipeline.raw import ledger
 from profile_pipeline.warehouse import count, facts, literal, rows, scalar, table_exists, transaction
 
 Numbers = dict[str, Any]
@@ -49,13 +50,16 @@ def require_deliveries(con: DuckDBPyConnection, project: Project) -> None:
 
 
 def refused_files(con: DuckDBPyConnection, source: str | None = None) -> list[str]:
-    """Files (of one source, or of all) that could not be read, each with its reason."""
+    """Files (of one source, or of all) that could not be read and are still there, each with its reason and the way out."""
     found = rows(
         con,
         "select name, reason from raw.files where state = 'refused' and source = coalesce(?, source) order by name",
         [source],
     )
-    return [f"{name}: {reason}" for name, reason in found]
+    return [
+        f"{name}: {reason}" + ("" if reason == ledger.VANISHED else ", or take the file away")
+        for name, reason in found
+    ]
 
 
 def with_threshold(config: Config, threshold: float | None) -> Config:

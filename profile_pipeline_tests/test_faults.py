@@ -820,6 +820,10 @@ def test_fault_23_too_few_rows_of_a_source_fail_until_there_are_enough(project, 
     place = project({"crm": project.crm(guards={"min_rows": 2})})
     check = staging.checks(run_core(place).con, "crm")["min_rows"]
     assert (check.severity, check.success, check.failed) == ("critical", False, 2)
+    assert check.notes == (
+        "a project needs at least 2 usable rows of this source, there are 0; deliver more, or lower guards.min_rows of"
+        " sources.crm"
+    )
     project.deliver(place, "crm_1.csv", HEADER + GOOD)
     assert not staging.checks(run_core(place).con, "crm")["min_rows"].success
     project.deliver(place, "crm_2.csv", HEADER + GOOD.replace("1,", "2,", 1))
@@ -844,10 +848,16 @@ def test_fault_24_a_delivery_nine_tenths_smaller_fails_until_it_is_accepted(proj
     core = run_core(place)
     check = staging.checks(core.con, "crm")["volume"]
     assert (check.severity, check.success, check.failed) == ("critical", False, 91)
+    assert check.notes == (
+        "batch 2: 9 rows after 100 in the delivery before (in inbox/crm_2.csv); a full delivery has at least 10% of the"
+        " rows of the one before; `profile-pipeline batch revert 2` takes it back, `profile-pipeline run"
+        " --accept-volume-change` lets it in and deletes what it lacks"
+    )
     assert not staging.checks(run_core(place).con, "crm")["volume"].success, "running again accepts nothing"
     ledger.accept_volume(core.con)
     check = staging.checks(run_core(place).con, "crm")["volume"]
     assert (check.success, check.failed) == (True, 0)
+    assert check.notes == "a smaller full delivery was accepted"
     assert core.one("select count(*) from records.current") == 9
 
 

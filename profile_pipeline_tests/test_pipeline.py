@@ -365,7 +365,8 @@ def _assert_blocked_until_reverted(project: Project, check: str) -> None:
     assert len(text.strip().splitlines()) == 2, text
     blocked, stays = text.strip().splitlines()
     assert blocked.startswith("blocked: ")
-    assert check in blocked
+    assert f"{check}: batch 2: " in blocked, "the guard's own numbers come first"
+    assert "`profile-pipeline batch revert 2`" in blocked
     assert stays == "the previous generation stays live"
     assert command(project, "batch", "revert", "2", "--reason", "refused", "--yes")[0] == 0
     healed = run(project, "2026-04-05T00:00:00+00:00")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profile_pipeline import runs
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.errors import PipelineError
@@ -88,6 +89,26 @@ def test_a_refused_file_mended_under_the_same_name_is_read(project, run_core):
     assert core.scan.conflicts == []
     assert core.file("crm_1.csv") == ("loaded", None)
     assert core.one("select count(*) from raw.files") == 1
+
+
+def test_a_refused_file_is_told_until_it_is_taken_away(project, run_core):
+    place = project(files={"crm_1.csv": "nonsense\n", "crm_2.csv": HEADER + GOOD})
+    [told] = runs.refused_files(run_core(place).con, "crm")
+    assert told.startswith("inbox/crm_1.csv: lacks the columns id, first")
+    assert told.endswith("list them under optional_columns, or take the file away")
+    (place.inbox / "crm_1.csv").unlink()
+    core = run_core(place)
+    assert runs.refused_files(core.con) == []
+    assert (core.scan.new, core.file("crm_1.csv")[0]) == (0, "removed")
+    project.deliver(place, "crm_1.csv", HEADER + GOOD.replace("1,", "2,", 1))
+    assert run_core(place).file("crm_1.csv") == ("loaded", None)
+
+
+def test_a_folder_that_is_not_there_takes_no_refused_file_away(project, run_core):
+    place = project(files={"crm_1.csv": "nonsense\n"})
+    run_core(place)
+    place.inbox.rename(place.data / "unmounted")
+    assert run_core(place).file("crm_1.csv")[0] == "refused"
 
 
 def test_a_refused_file_is_read_when_the_reading_rules_change(project, run_core):
@@ -210,6 +231,21 @@ def test_reverting_a_batch_lets_a_duplicate_of_another_batch_take_its_place(proj
     assert core.values("select batch from records.current") == [2]
     ledger.revert(core.con, 2)
     assert run_core(place).values("select batch from records.current") == []
+
+
+def test_a_reverted_file_that_is_delivered_again_is_told_and_counts_under_a_new_name(project, run_core):
+    place = project(files={"crm_1.csv": HEADER + GOOD})
+    core = run_core(place)
+    ledger.revert(core.con, 1)
+    assert run_core(place).scan.reverted == [], "it only still lies there"
+    os.utime(project.deliver(place, "crm_1.csv", HEADER + GOOD), (1, 1))
+    assert run_core(place).scan.reverted == [
+        "inbox/crm_1.csv: delivered again, but taken back with batch 1; `profile-pipeline batch restore 1` lets it count,"
+        " or deliver it under a new name"
+    ]
+    assert core.values("select batch from records.current") == []
+    project.deliver(place, "crm_new.csv", HEADER + GOOD)
+    assert run_core(place).values("select batch from records.current") == [2]
 
 
 def test_require_loaded_names_what_is_missing(project, run_core):

@@ -515,6 +515,39 @@ def test_too_many_refused_rows_of_one_batch_fail_also_after_a_rebuild(project, r
     assert staging.checks(run_core(place).con, "crm")["error_share"].success
 
 
+def test_a_blocked_delivery_says_which_files_why_and_what_to_do(project, run_core):
+    place = project({"crm": project.crm(guards={"max_error_share": 0.05})})
+    bad = ("", "Zelda", "", "", "", "2026-02-01")
+    project.deliver(place, "crm_1.csv", csv_rows(bad, ("2", "B", "", "", "", "2026-02-01"), ("3", "few")))
+    project.deliver(place, "crm_2.csv", csv_rows(bad))
+    check = staging.checks(run_core(place).con, "crm")["error_share"]
+    assert (check.evaluated, check.failed) == (4, 3)
+    assert check.notes == (
+        "batch 1: 3 of 4 rows are refused (key_present: 2, 2 fields instead of 6: 1; in inbox/crm_1.csv, inbox/crm_2.csv);"
+        " at most 5.0% of a delivery may be; `profile-pipeline batch revert 1` takes it back so that it can come mended in"
+        " a new file, a higher guards.max_error_share of sources.crm lets it in and its refused rows into quarantine"
+    )
+
+
+def test_every_blocked_batch_is_named_until_it_is_reverted(project, run_core):
+    place = project({"crm": project.crm(guards={"max_error_share": 0.05})})
+    for number in range(1, 4):
+        project.deliver(place, f"crm_{number}.csv", csv_rows(("", f"{number}", "", "", "", "2026-02-01")))
+        core = run_core(place)
+    notes = staging.checks(core.con, "crm")["error_share"].notes
+    assert [f"batch {number}: 1 of 1 rows" in notes for number in range(1, 4)] == [True] * 3
+    ledger.revert(core.con, 1)
+    notes = staging.checks(run_core(place).con, "crm")["error_share"].notes
+    assert notes.startswith(
+        "batch 2: 1 of 1 rows are refused (key_present: 1; in inbox/crm_2.csv); batch 3: 1 of"
+    )
+    assert "`profile-pipeline batch revert 2` and `profile-pipeline batch revert 3` take them back" in notes
+    for batch in (2, 3):
+        ledger.revert(core.con, batch)
+    core = run_core(place)
+    assert staging.checks(core.con, "crm")["error_share"].notes == "at most 5.0% of a delivery may be refused"
+
+
 # events
 
 

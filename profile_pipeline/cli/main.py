@@ -337,8 +337,12 @@ def quarantine_replay(
 
         where = chosen(project)
         with opened(where) as con:
-            delivered = replay(con, load_config(where.rules), where, file, source)
-        display.line(console, f"delivered as {delivered}; next: profile-pipeline run")
+            done = replay(con, load_config(where.rules), where, file, source)
+        waiting = f", as refused and waiting on: {done.left_open:,}" if done.left_open else ""
+        display.line(
+            console,
+            f"delivered as {done.name}; repaired rows: {done.repaired:,}{waiting}; next: profile-pipeline run",
+        )
 
 
 @generations.command("list")

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from profile_pipeline.config.expectations import Expectation
+from profile_pipeline.records.guards import GUARDS
 from profile_pipeline.records.staging import Check
 
 Key = dg.AssetKey
@@ -34,7 +35,8 @@ def result(key: Key, check: Check) -> dg.AssetCheckResult:
 
 
 def _said(check: Check) -> str:
-    if check.success or not 0 < check.failed <= check.evaluated:
+    """What a check has to say; a guard that fails tells its own numbers."""
+    if check.name in GUARDS or check.success or not 0 < check.failed <= check.evaluated:
         return check.notes
     return f"{check.failed:,} of {check.evaluated:,} rows do not: {check.notes}"
 

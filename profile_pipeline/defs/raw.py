@@ -58,6 +58,10 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
                 key, "every_file_claimed", passed=not scan.unclaimed, critical=False,
                 why=_unclaimed(scan.unclaimed), files=len(scan.unclaimed),
             ),
+            checks.fact(
+                key, "reverted_files_stay_away", passed=not scan.reverted, critical=False,
+                why="; ".join(scan.reverted), files=len(scan.reverted),
+            ),
         ]  # fmt: skip
 
     return table_step(
@@ -75,6 +79,7 @@ def _files(config: Config, project: Project) -> dg.AssetsDefinition:
                 key, "same_name_same_content", "a file name stands for one content for ever", blocking=True
             ),
             checks.spec(key, "every_file_claimed", "every delivered file belongs to a source"),
+            checks.spec(key, "reverted_files_stay_away", "no file of a reverted batch is delivered again"),
         ],
         results=results,
     )

@@ -47,7 +47,7 @@ def _refusal(error: Exception, kind: str) -> str:
     if getattr(error, "errno", None) in FULL_DISK or "space left" in str(error):
         raise PipelineError(f"no space or files left on this machine: {scrubbed(error)}") from None
     if isinstance(error, FileNotFoundError):
-        return "is no longer there; deliver it again"
+        return ledger.VANISHED
     return f"damaged, or not {kind} ({type(error).__name__}); deliver it again or mend `format`"
 
 

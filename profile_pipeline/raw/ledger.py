@@ -1,7 +1,7 @@
 """The file ledger: every delivered file once, with its hash, and the batch that brought it.
 
 States of a file: found (seen, not yet read), loaded, duplicate (same bytes under another name), refused
-(could not be read, with the reason), reverted (its rows no longer count).
+(could not be read, with the reason), removed (refused, and taken away since), reverted (its rows no longer count).
 """
 
 import fnmatch
@@ -46,6 +46,8 @@ create table if not exists raw.reverted_files (file_id integer not null, state t
 """
 COUNTED = "('found', 'loaded', 'duplicate')"
 """States of the files that a revert takes out."""
+VANISHED = "is no longer there; deliver it again"
+"""Why a file is refused that was taken away between being seen and being read."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a look at the delivery folders found; problems and strangers are for the user's eyes."""
+    """What a look at the delivery folders found; problems, strangers and reverted files are for the user's eyes."""
 
     new: int
     conflicts: list[str]
     unclaimed: list[str]
+    reverted: list[str]
 
 
 def create_tables(con: DuckDBPyConnection) -> None:
@@ -122,8 +125,10 @@ def scan(
     if settled_seconds:
         found = [item for item in found if settled(project, item, settled_seconds)]
     conflicts: list[str] = []
+    reverted: list[str] = []
     with transaction(con):
-        new = [item for item in found if _is_new(con, config, item, conflicts)]
+        _note_removed(con, project)
+        new = [item for item in found if _is_new(con, config, item, conflicts, reverted)]
         hashes = _hashes(new, conflicts)
         if hashes:
             _enter(con, hashes, as_of)
@@ -137,27 +142,46 @@ def scan(
                 )
             ),
         )
-    return Scan(len(hashes), conflicts, unclaimed)
+    return Scan(len(hashes), conflicts, unclaimed, reverted)
 
 
-def _is_new(con: DuckDBPyConnection, config: Config, item: Delivery, conflicts: list[str]) -> bool:
-    """Whether to enter a file; a known name with other content is a conflict, unless it was refused before."""
+def _note_removed(con: DuckDBPyConnection, project: Project) -> None:
+    """Nobody waits for a refused file that was taken away. A folder that is missing itself says nothing of its files."""
+    for file_id, name in rows(con, "select file_id, name from raw.files where state = 'refused'"):
+        folder = project.data / Path(name).parts[0]
+        if folder.is_dir() and not (project.data / name).exists():
+            con.execute("update raw.files set state = 'removed' where file_id = ?", [file_id])
+
+
+def _is_new(
+    con: DuckDBPyConnection, config: Config, item: Delivery, conflicts: list[str], reverted: list[str]
+) -> bool:
+    """Whether to enter a file; a known name with other content is a conflict, unless it was refused before.
+
+    A reverted file stays reverted; it is told when it was put there again.
+    """
     known = rows(
         con,
-        "select file_id, sha256, size_bytes, modified_ns, state, read_as from raw.files where source = ? and name = ?",
+        "select file_id, sha256, size_bytes, modified_ns, state, read_as, batch from raw.files"
+        " where source = ? and name = ?",
         [item.source, item.name],
     )
     if not known:
         return True
-    file_id, sha256, size, modified, state, read_as = known[0]
+    file_id, sha256, size, modified, state, read_as, batch = known[0]
     touched = (size, modified) != (item.size_bytes, item.modified_ns)
-    if state == "refused":
-        retry = touched or read_as != reading_rules(config, item.source)
+    if state in {"refused", "removed"}:
+        retry = touched or state == "removed" or read_as != reading_rules(config, item.source)
         if retry:
             _forget(con, file_id)
         return retry
     if touched and sha256_of(item.path) == sha256:
         con.execute("update raw.files set modified_ns = ? where file_id = ?", [item.modified_ns, file_id])
+        if state == "reverted":
+            reverted.append(
+                f"{item.name}: delivered again, but taken back with batch {batch}; `profile-pipeline batch restore {batch}`"
+                " lets it count, or deliver it under a new name"
+            )
     elif touched:
         conflicts.append(
             f"{item.name}: same name as an earlier delivery but other content; deliver it under a new name"
@@ -348,7 +372,8 @@ def accept_volume(con: DuckDBPyConnection) -> None:
         con.execute("update raw.batches set volume_accepted = true where not volume_accepted")
         if table_exists(con, "records.validations"):
             con.execute(
-                "update records.validations set success = true, failed = 0 where name = 'volume' and not success"
+                "update records.validations set success = true, failed = 0,"
+                " notes = 'a smaller full delivery was accepted' where name = 'volume' and not success"
             )
 
 

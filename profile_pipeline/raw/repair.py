@@ -40,6 +40,12 @@ def _json_bytes(rule: FileFormat, columns: list[str], found: list[Row], header: 
     return "".join(line + "\n" for line in lines).encode(rule.encoding, "backslashreplace")
 
 
+def told(rule: FileFormat, columns: list[str], row: Row) -> bytes:
+    """What a row says, to compare rows by; Parquet knows no single rows, so one is told as JSON."""
+    write = _csv_bytes if rule.type == "csv" else _json_bytes
+    return write(rule, columns, [row], header=False)
+
+
 def _as_json(text: str | None) -> Any:  # noqa: ANN401
     """Objects and lists as such; any other value reads the same as a string as it did as a number."""
     if text is None or not text.startswith(("{", "[")):

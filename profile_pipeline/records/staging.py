@@ -14,7 +14,7 @@ from profile_pipeline.config.expectations import Expectation
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
 from profile_pipeline.quality import Outcome
-from profile_pipeline.records import mapping, normalise
+from profile_pipeline.records import guards, mapping, normalise
 from profile_pipeline.records.blame import explained
 from profile_pipeline.records.doubts import doubted_fields, note_doubts
 from profile_pipeline.records.mapping import staged_query
@@ -22,7 +22,6 @@ from profile_pipeline.warehouse import (
     built,
     columns_of,
     fingerprint,
-    literal,
     mark_built,
     quote,
     rows,
@@ -110,7 +109,7 @@ def _stage_files(con: DuckDBPyConnection, config: Config, name: str, files: list
     note_doubts(con, outcomes, doubted_fields(config, name))
     _append(con, name)
     load = scalar(con, "select max(batch) from raw.files where source = ?", [name]) or 0
-    outcomes += _guards(con, name, source, files)
+    outcomes += guards.judge(con, name, source, files)
     _note_outcomes(con, name, load, outcomes)
     _note_fill(con, name, load, list(source.attributes))
     con.executemany(
@@ -167,66 +166,6 @@ def _append(con: DuckDBPyConnection, name: str) -> None:
         con.execute(f"create table records.{name} as {query}")
 
 
-def _guards(con: DuckDBPyConnection, name: str, source: Source, files: list[int]) -> list[Outcome]:
-    """Limits on whole deliveries, batch by batch, so that a rebuild judges as the runs before it did."""
-    con.execute(f"create or replace temp table delivered_batches as {_batches_query(name, files)}")
-    outcomes = [_error_share(con, source)]
-    if source.delivery == "full":
-        outcomes.append(_volume(con, source))
-    if source.guards.min_rows:
-        outcomes.append(_min_rows(con, name, source))
-    con.execute("drop table delivered_batches")
-    return outcomes
-
-
-def _batches_query(name: str, files: list[int]) -> str:
-    """Grain: batch with at least one of the files; rows delivered, of these unusable, and those of the batch before."""
-    listed = ", ".join(map(str, files)) or "null"
-    return f"""
-        with delivered as (
-            select batch, sum(row_count) as delivered, sum(rejected_count) as malformed,
-                lag(sum(row_count)) over (order by batch) as before, bool_or(file_id in ({listed})) as pending
-            from raw.files where source = {literal(name)} and state = 'loaded' group by batch
-        ), refused as (
-            select batch, count(distinct row_id) as refused from failures join staged using (row_id) group by batch
-        )
-        select batch, delivered, malformed + coalesce(refused, 0) as bad, before, volume_accepted
-        from delivered join raw.batches using (batch) left join refused using (batch) where pending"""
-
-
-def _error_share(con: DuckDBPyConnection, source: Source) -> Outcome:
-    limit = source.guards.max_error_share
-    [(delivered, bad, fine)] = rows(
-        con,
-        "select coalesce(sum(delivered), 0), coalesce(sum(bad), 0), coalesce(bool_and(bad <= ? * delivered), true)"
-        " from delivered_batches",
-        [limit],
-    )
-    notes = f"at most {limit:.1%} of a delivery may be refused"
-    return Outcome("error_share", "critical", bool(fine), int(delivered), int(bad), notes=notes)
-
-
-def _volume(con: DuckDBPyConnection, source: Source) -> Outcome:
-    """A full delivery that is far smaller than the one before would delete the people it lacks."""
-    share = source.guards.min_volume_share
-    [(delivered, lacking)] = rows(
-        con,
-        "select coalesce(sum(delivered), 0), coalesce(sum(before - delivered)"
-        " filter (delivered < ? * before and not volume_accepted), 0) from delivered_batches",
-        [share],
-    )
-    notes = f"a full delivery has at least {share:.0%} of the rows of the one before"
-    return Outcome("volume", "critical", not lacking, int(delivered), int(lacking), notes=notes)
-
-
-def _min_rows(con: DuckDBPyConnection, name: str, source: Source) -> Outcome:
-    """Judged on everything delivered so far: a project that lacks a whole source publishes nothing."""
-    least = source.guards.min_rows
-    present = scalar(con, f"select count(*) from records.{name} where reasons is null")
-    notes = f"a project needs at least {least:,} usable rows of this source"
-    return Outcome("min_rows", "critical", present >= least, present, max(least - present, 0), notes=notes)
-
-
 def _note_outcomes(con: DuckDBPyConnection, name: str, load: int, outcomes: list[Outcome]) -> None:
     # what is judged on all rows so far replaces what was said before
     con.execute("delete from records.validations where source = ? and name = 'min_rows'", [name])
@@ -249,7 +188,8 @@ def checks(con: DuckDBPyConnection, name: str) -> dict[str, Check]:
         con,
         """select name, any_value(severity), bool_and(success or severity <> 'critical') and
                arg_max(success, load) as success,
-               arg_max(evaluated, load), sum(failed), any_value(notes)
+               arg_max(evaluated, load), sum(failed),
+               coalesce(string_agg(distinct notes, '; ' order by notes) filter (not success), arg_max(notes, load))
            from records.validations where source = ? group by name order by name""",
         [name],
     )

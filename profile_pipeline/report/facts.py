@@ -19,7 +19,7 @@ class About:
     policies: dict[str, int]
     default_policy: str
     files: dict[str, int] = field(default_factory=dict)
-    """Delivered files by state: loaded, refused, duplicate, reverted."""
+    """Delivered files by state: loaded, refused, removed, duplicate, reverted."""
     threshold: float | None = None
     expected_precision: float | None = None
     expected_recall: float | None = None
