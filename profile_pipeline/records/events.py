@@ -31,8 +31,8 @@ from profile_pipeline.warehouse import (
 )
 
 EVENT_COLUMNS = (
-    "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, zone text,"
-    " record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
+    "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, clock text,"
+    " zone text, record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
     " _line bigint, deliveries bigint, late boolean, device text, subject text, attribution text"
 )
 SUBJECTS = "select event_key, subject, attribution from records.events where subject is not null"
@@ -178,7 +178,7 @@ def _events_query(con: DuckDBPyConnection, config: Config, name: str, chosen: st
     """Grain: one row an event that its source still keeps, with its subject as temp.inferred has it."""
     return f"""
         with chosen as ({chosen}), newest as ({_newest_query(name)})
-        select event_key, source, event_id, event_type, channel, occurred_at, zone, record_key, payload, identifiers,
+        select event_key, source, event_id, event_type, channel, occurred_at, clock, zone, record_key, payload, identifiers,
             chosen.batch as batch, _file, _line, deliveries, coalesce(occurred_at < newest.at, false) as late, device,
             {AS_STATED.format(person="i.person")}
         from chosen left join temp.inferred i using ({POSITION}) left join newest on newest.batch = first_batch
