@@ -9,7 +9,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline import charts, laws, profile_ids
+from profile_pipeline import charts, laws, profile_ids, publish
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
@@ -208,8 +208,9 @@ def cut_links(con: DuckDBPyConnection) -> int:
 
 
 def ledger_numbers(con: DuckDBPyConnection) -> Numbers:
-    """What the newest revision did to profile ids."""
-    happened = profile_ids.changes(con)
+    """What the newest batch did to profile ids, and runs since then."""
+    before = "select max(revision) from identity.revisions where batch < (select max(batch) from raw.batches)"
+    happened = profile_ids.changes(con, scalar(con, before) or 0)
     kinds = ("created", "merged", "split", "retired", "revived", "grew", "shrank", "record_moved", "pinned")
     effect = facts(con, "identity.membership")
     return {
@@ -265,6 +266,22 @@ def profile_numbers(con: DuckDBPyConnection) -> Numbers:
     return {"persons": kinds.get("person", 0), "pseudonymous": kinds.get("pseudonymous", 0)}
 
 
+@dataclass(frozen=True)
+class Before:
+    """What there was when a run began: the time, the live generation and the revision of profile ids last published."""
+
+    time: datetime
+    generation: int | None
+    revision: int
+
+
+def before(project: Project) -> Before:
+    """What there is now."""
+    live, known = publish.current(project), publish.generations(project)
+    revisions = [generation.manifest.get("revision") or 0 for generation in known]
+    return Before(datetime.now(UTC), live.number if live else None, max(revisions, default=0))
+
+
 def check_counts(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
     """Expectations and how many did not hold, then each; blocking ones held, or nothing would be published."""
     found = rows(con, "select count(*), count(*) filter (not success) from records.validations")[0]
@@ -274,7 +291,7 @@ def check_counts(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run in numbers."""
+    """The end of a run in numbers. `happened`: to profile ids, by kind, in this run alone."""
 
     rows_in: int
     quarantined: int
@@ -288,8 +305,8 @@ class Summary:
     pins: dict[str, int]
 
 
-def summary(con: DuckDBPyConnection, config: Config) -> Summary:
-    """What a person wants to know after a run."""
+def summary(con: DuckDBPyConnection, config: Config, since: int = 0) -> Summary:
+    """What a person wants to know after a run. `since`: the revision of profile ids before it."""
     people = profile_numbers(con)
     return Summary(
         rows_in=int(scalar(con, "select coalesce(sum(row_count), 0) from raw.files where state = 'loaded'")),
@@ -300,7 +317,7 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
         pseudonymous=people["pseudonymous"],
         duplicates_avoided=spelling_numbers(con)["duplicates_avoided_by_normalisation"],
         links=_links(con, config),
-        happened=dict(profile_ids.changes(con)),
+        happened=dict(profile_ids.changes(con, since)),
         pins=pin_numbers(con),
     )
 

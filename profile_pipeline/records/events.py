@@ -32,8 +32,8 @@ from profile_pipeline.warehouse import (
 
 EVENT_COLUMNS = (
     "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, clock text,"
-    " zone text, record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
-    " _line bigint, deliveries bigint, late boolean, device text, subject text, attribution text"
+    " zone text, record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer,"
+    " _file integer, _line bigint, deliveries bigint, late boolean, device text, subject text, attribution text"
 )
 SUBJECTS = "select event_key, subject, attribution from records.events where subject is not null"
 """Grain: one row an event that names anybody. `attribution`: stated, inferred or pseudonymous."""
