@@ -23,6 +23,7 @@ from profile_pipeline.records import retention
 from profile_pipeline.runs import forget_derived
 from profile_pipeline.warehouse import connect, last_full, rows, scalar
 from profile_pipeline_tests.conftest import Core, Projects, validate_in_sql
+from profile_pipeline_tests.hand_made import people
 from profile_pipeline_tests.worlds import LINKED, Row, deliver, moments, take_in, temporary_project
 
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
@@ -424,6 +425,39 @@ def test_events_leave_the_timeline_when_their_source_keeps_them_no_more() -> Non
         fates = "select delivered, events, expired, superseded from metrics.row_fates order by batch"
         assert rows(con, fates) == [(2, 1, 1, 0), (1, 1, 0, 0)]
         assert metrics.unbalanced(con) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_whoever_loses_only_events_that_expire_has_lost_no_record() -> None:
+    at = "2026-03-01T00:00:00Z"
+    ann, bob = people({"id": "c1", "email": "a@x.org"}, {"id": "c2", "email": "b@x.org"})
+    gone = people({"id": "c2", "email": "b@x.org", "status": "deleted", "moment": "2026-04-20T00:00:00Z"})
+    with world(keep="30 days", plain=True) as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        visits = [
+            visit(1, at, email="a@x.org"),
+            visit(2, at, email="b@x.org"),
+            visit(3, at, cookie="k1"),
+            visit(4, "2026-03-20T00:00:00Z", email="a@x.org", cookie="k2"),
+        ]
+        deliver(project, [ann, bob, *visits], "1")
+        run(con, config, project, datetime(2026, 3, 21, tzinfo=UTC))
+        ids = ids_by_record(con)
+        deliver(project, [visit(5, "2026-04-10T00:00:00Z", cookie="k9")], "2")
+        run(con, config, project, datetime(2026, 4, 10, tzinfo=UTC))
+        happened = """select event, cause from identity.profile_events where profile_id = ?
+            and revision = (select max(revision) from identity.revisions)"""
+        assert rows(con, happened, [ids["crm:c1"]]) == [], "an event of hers is still kept"
+        assert rows(con, happened, [ids["crm:c2"]]) == [("shrank", "expired")]
+        assert rows(con, happened, [ids["event:cookie=K1"]]) == [("retired", "expired")]
+        deliver(project, [*gone, visit(6, "2026-04-21T00:00:00Z", cookie="k9")], "3")
+        run(con, config, project, datetime(2026, 4, 21, tzinfo=UTC))
+        assert rows(con, happened, [ids["crm:c1"]]) == [("shrank", "expired")]
+        assert rows(con, happened, [ids["crm:c2"]]) == [("retired", "deleted_records")]
+
+
+def ids_by_record(con: DuckDBPyConnection) -> dict[str, str]:
+    return dict(rows(con, "select record_key, profile_id from identity.membership where to_revision is null"))
 
 
 @pytest.mark.usefixtures("quick")

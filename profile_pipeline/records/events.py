@@ -193,7 +193,9 @@ def _newest_query(name: str) -> str:
 
 
 def _expired_query(con: DuckDBPyConnection, config: Config, name: str, chosen: str) -> str:
-    return f"""select event_key, source, occurred_at, batch, _file, _line
+    stated = best(config, ("person",))
+    return f"""select event_key, source, occurred_at, batch, _file, _line, if({stated} is null, null, hash({stated})) as person,
+            if(device is null, null, hash(device)) as device
         from ({chosen}) where not {retention.kept(con, config, name)}"""
 
 
