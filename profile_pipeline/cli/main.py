@@ -272,12 +272,23 @@ def lookup(
     record: Annotated[
         list[str] | None,
         typer.Option(
-            "--record", metavar="FIELD=VALUE", help="Instead: a record to find the person of, field by field."
+            "--record",
+            metavar="FIELD=VALUE",
+            help="Instead: a record to find the person of, by profile fields and namespaces.",
         ),
     ] = None,
-    record_json: Annotated[str, typer.Option("--record-json", help="The record as a JSON object.")] = "",
+    record_json: Annotated[
+        str,
+        typer.Option(
+            "--record-json", help="The record as a JSON object; its keys are profile fields and namespaces."
+        ),
+    ] = "",
     source: Annotated[
-        str | None, typer.Option("--source", help="With a record: read it as one of this source.")
+        str | None,
+        typer.Option(
+            "--source",
+            help="With a record: read its values as this source writes them; keys stay profile fields.",
+        ),
     ] = None,
     project: ProjectFolder = None,
     json_output: AsJson = False,
