@@ -17,6 +17,7 @@ from profile_pipeline.computed.build import TABLE
 from profile_pipeline.computed.compile import KEY, column_types, parts_query, parts_table, shown_query, simple
 from profile_pipeline.computed.faults import blamed, only
 from profile_pipeline.computed.names import closure, marks
+from profile_pipeline.config.computed import ComputedAttribute
 from profile_pipeline.config.cross_check import unknown
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError
@@ -56,6 +57,8 @@ class Trial:
     common: dict[str, int]
     examples: tuple[dict[str, Any], ...]
     """Some profiles: `profile_id`, `value` by the rules now, `last_run`."""
+    warning: str
+    """That no row at all gives a value, and which keys to look at; else empty."""
 
 
 def required(config: Config, name: str) -> None:
@@ -162,7 +165,27 @@ def _looked_at(con: DuckDBPyConnection, config: Config, name: str, limit: int) -
     )
     ordered = kind in ORDERED
     spread, common = (_spread(con), {}) if ordered else ({}, _common(con, kind))
-    return Trial(name, kind, clock(con), *numbers, spread, common, tuple(shown))
+    warning = _warning(con, config.computed.attributes[name], name)
+    return Trial(name, kind, clock(con), *numbers, spread, common, tuple(shown), warning)
+
+
+KEYS = ("value", "aggregate", "part", "expression", "of", "where", "within", "sources")
+"""Keys of an attribute that can leave it without a value."""
+
+
+def _warning(con: DuckDBPyConnection, attribute: ComputedAttribute, name: str) -> str:
+    """A line where an attribute is empty for everybody: a path or a condition that fits no row is no error."""
+    table, found = (TRIED, "value") if attribute.derived else (parts_table(attribute.over), name)
+    if attribute.compute == "rfm":
+        found += ".frequency"
+    if attribute.compute in {"count", "distinct", "rfm"}:
+        found = f"nullif({found}, 0)"
+    if scalar(con, f"select count({found}) from {table}"):
+        return ""
+    keys = [f"`{key}:`" for key in KEYS if getattr(attribute, key)]
+    path = "; a path is written payload ->> '$.a.b'" if attribute.value or attribute.aggregate else ""
+    what = "no profile has a value" if attribute.derived else "no row gives a value"
+    return f"{what}: look at {' and '.join(keys) or 'the rows that came'}{path}"
 
 
 def _spread(con: DuckDBPyConnection) -> dict[str, Any]:
