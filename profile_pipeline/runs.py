@@ -99,15 +99,17 @@ def clock_numbers(con: DuckDBPyConnection) -> Numbers:
 
 
 def event_numbers(con: DuckDBPyConnection) -> Numbers:
-    """Events by attribution, repeated deliveries, events that came late, and those older than their source keeps them."""
+    """Events by attribution, repeated deliveries and those that say something else, late events, and expired ones."""
     found = dict(rows(con, "select attribution, count(*) from records.event_subjects group by 1"))
-    repeated, late = rows(
-        con, "select coalesce(sum(deliveries - 1), 0), count(*) filter (late) from records.events"
-    )[0]
+    [(repeated, corrected, late)] = rows(
+        con,
+        "select coalesce(sum(deliveries - 1), 0), count(*) filter (corrected), count(*) filter (late) from records.events",
+    )
     names = ("stated", "inferred", "pseudonymous")
     return {
         **{f"events_{n}": found.get(n, 0) for n in names},
         "repeated_deliveries": int(repeated),
+        "corrected_events": corrected,
         "late_events": late,
         "expired_events": count(con, "records.expired_events"),
     }

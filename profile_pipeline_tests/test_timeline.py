@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from profile_pipeline import batches, decisions, metrics, profile_ids, quality, replay, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project
+from profile_pipeline.defs.records import _events_results
 from profile_pipeline.identity import clusters, edges, features, model, nodes
 from profile_pipeline.profiles import candidates, lineage, timeline, unified
-from profile_pipeline.records import retention
+from profile_pipeline.records import events, retention
 from profile_pipeline.runs import forget_derived
 from profile_pipeline.warehouse import connect, last_full, rows, scalar
 from profile_pipeline_tests.conftest import Core, Projects, validate_in_sql
@@ -477,6 +478,30 @@ def test_late_and_repeated_deliveries_are_counted() -> None:
         ]  # fmt: skip
         numbers = runs.event_numbers(con)
         assert (numbers["late_events"], numbers["repeated_deliveries"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_event_delivered_again_with_other_content_is_counted_and_said() -> None:
+    at = "2026-03-02T00:00:00Z"
+    with world(plain=True) as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        same, wrong = visit(1, at, cookie="k1"), visit(2, at, cookie="k1")
+        deliver(project, [same, wrong], "1")
+        run(con, config, project, AS_OF)
+        assert events.corrected(con) == {}
+        deliver(project, [same, visit(2, at, cookie="k2")], "2")
+        run(con, config, project, AS_OF + timedelta(hours=1))
+        assert rows(con, "select event_id, deliveries, corrected from records.events order by 1") == [
+            ("v1", 2, False), ("v2", 2, True),
+        ]  # fmt: skip
+        assert events.corrected(con) == {"visit": 1}
+        assert runs.event_numbers(con)["corrected_events"] == 1
+        [check] = _events_results(con)
+        assert (check.passed, check.severity.value) == (False, "WARN")
+        assert (check.description or "").startswith(
+            "delivered again with other content: 1 of visit; of each the earliest"
+        )
+        assert_like_a_rebuild(con, config, project, AS_OF + timedelta(hours=1))
 
 
 @pytest.mark.usefixtures("quick")
