@@ -92,8 +92,10 @@ def cell(value: object) -> str:
     return str(value)
 
 
-def summary(console: Console, found: "Summary", live: "Generation", warnings: list["FailedCheck"]) -> None:
-    """The end of a run: rows in, profiles out, links by kind, where to look."""
+def summary(
+    console: Console, found: "Summary", live: "Generation", warnings: list["FailedCheck"], *, new: bool
+) -> None:
+    """The end of a run: rows in, profiles out, links by kind, where to look; `new`: whether it published."""
     table(
         console,
         ["", ""],
@@ -116,7 +118,9 @@ def summary(console: Console, found: "Summary", live: "Generation", warnings: li
             console.print(
                 f"  {check.asset} {check.name}: {plain(check.why)}", highlight=False, soft_wrap=True
             )
-    console.print(f"\npublished: generation {live.number} in {live.folder}", highlight=False, soft_wrap=True)
+    published = f"published: generation {live.number} in {live.folder}"
+    said = published if new else f"nothing changed; generation {live.number} stays live"
+    console.print(f"\n{said}", highlight=False, soft_wrap=True)
 
 
 def shared(console: Console, found: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline import charts, laws, profile_ids
+from profile_pipeline import charts, laws, profile_ids, publish
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.errors import PipelineError
@@ -103,15 +103,17 @@ def clock_numbers(con: DuckDBPyConnection) -> Numbers:
 
 
 def event_numbers(con: DuckDBPyConnection) -> Numbers:
-    """Events by attribution, repeated deliveries, events that came late, and those older than their source keeps them."""
+    """Events by attribution, repeated deliveries and those that say something else, late events, and expired ones."""
     found = dict(rows(con, "select attribution, count(*) from records.event_subjects group by 1"))
-    repeated, late = rows(
-        con, "select coalesce(sum(deliveries - 1), 0), count(*) filter (late) from records.events"
-    )[0]
+    [(repeated, corrected, late)] = rows(
+        con,
+        "select coalesce(sum(deliveries - 1), 0), count(*) filter (corrected), count(*) filter (late) from records.events",
+    )
     names = ("stated", "inferred", "pseudonymous")
     return {
         **{f"events_{n}": found.get(n, 0) for n in names},
         "repeated_deliveries": int(repeated),
+        "corrected_events": corrected,
         "late_events": late,
         "expired_events": count(con, "records.expired_events"),
     }
@@ -212,8 +214,9 @@ def cut_links(con: DuckDBPyConnection) -> int:
 
 
 def ledger_numbers(con: DuckDBPyConnection) -> Numbers:
-    """What the newest revision did to profile ids."""
-    happened = profile_ids.changes(con)
+    """What the newest batch did to profile ids, and runs since then."""
+    before = "select max(revision) from identity.revisions where batch < (select max(batch) from raw.batches)"
+    happened = profile_ids.changes(con, scalar(con, before) or 0)
     kinds = ("created", "merged", "split", "retired", "revived", "grew", "shrank", "record_moved", "pinned")
     effect = facts(con, "identity.membership")
     return {
@@ -269,6 +272,22 @@ def profile_numbers(con: DuckDBPyConnection) -> Numbers:
     return {"persons": kinds.get("person", 0), "pseudonymous": kinds.get("pseudonymous", 0)}
 
 
+@dataclass(frozen=True)
+class Before:
+    """What there was when a run began: the time, the live generation and the revision of profile ids last published."""
+
+    time: datetime
+    generation: int | None
+    revision: int
+
+
+def before(project: Project) -> Before:
+    """What there is now."""
+    live, known = publish.current(project), publish.generations(project)
+    revisions = [generation.manifest.get("revision") or 0 for generation in known]
+    return Before(datetime.now(UTC), live.number if live else None, max(revisions, default=0))
+
+
 def check_counts(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
     """Expectations and how many did not hold, then each; blocking ones held, or nothing would be published."""
     found = rows(con, "select count(*), count(*) filter (not success) from records.validations")[0]
@@ -278,7 +297,7 @@ def check_counts(con: DuckDBPyConnection, config: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run in numbers."""
+    """The end of a run in numbers. `happened`: to profile ids, by kind, in this run alone."""
 
     rows_in: int
     quarantined: int
@@ -292,8 +311,8 @@ class Summary:
     pins: dict[str, int]
 
 
-def summary(con: DuckDBPyConnection, config: Config) -> Summary:
-    """What a person wants to know after a run."""
+def summary(con: DuckDBPyConnection, config: Config, since: int = 0) -> Summary:
+    """What a person wants to know after a run. `since`: the revision of profile ids before it."""
     people = profile_numbers(con)
     return Summary(
         rows_in=int(scalar(con, "select coalesce(sum(row_count), 0) from raw.files where state = 'loaded'")),
@@ -304,7 +323,7 @@ def summary(con: DuckDBPyConnection, config: Config) -> Summary:
         pseudonymous=people["pseudonymous"],
         duplicates_avoided=spelling_numbers(con)["duplicates_avoided_by_normalisation"],
         links=_links(con, config),
-        happened=dict(profile_ids.changes(con)),
+        happened=dict(profile_ids.changes(con, since)),
         pins=pin_numbers(con),
     )
 

@@ -214,7 +214,7 @@ def _survivorship(con: DuckDBPyConnection) -> list[tuple[Any, ...]]:
 
 def _sources(con: DuckDBPyConnection, config: Config, known: dict[str, set[str]]) -> list[tuple[Any, ...]]:
     records = records_of(con, "select source, observed_at, clock from records.current")
-    events = records_of(con, "select source, occurred_at, late from records.events")
+    events = records_of(con, "select source, occurred_at, clock, late from records.events")
     refused = Counter(rows(con, "select source from records.quarantine"))
     files = rows(
         con, "select source, as_of from raw.files join raw.batches using (batch) where state = 'loaded'"
@@ -222,8 +222,7 @@ def _sources(con: DuckDBPyConnection, config: Config, known: dict[str, set[str]]
     return [
         (
             name, source.kind, max((at for s, at in files if s == name), default=None),
-            max([r["observed_at"] for r in records if r["source"] == name]
-                + [e["occurred_at"] for e in events if e["source"] == name], default=None),
+            _newest(name, [*records, *events]),
             sum(r["source"] == name for r in records), sum(e["source"] == name for e in events),
             sum(name in found for found in known.values()), sum(found == {name} for found in known.values()),
             sum(r["source"] == name and r["clock"] != "source" for r in records),
@@ -231,6 +230,13 @@ def _sources(con: DuckDBPyConnection, config: Config, known: dict[str, set[str]]
         )
         for name, source in config.sources.items()
     ]  # fmt: skip
+
+
+def _newest(source: str, seen: list[dict[str, Any]]) -> datetime | None:
+    """The newest time of a row's own; of a source without any, the newest."""
+    of_source = [row for row in seen if row["source"] == source]
+    own = [row for row in of_source if row["clock"] == "source"]
+    return max((row.get("observed_at") or row["occurred_at"] for row in own or of_source), default=None)
 
 
 def _unknown(profiles: list[dict[str, Any]], as_of: datetime) -> list[tuple[Any, ...]]:

@@ -30,7 +30,15 @@ from profile_pipeline.profiles import touched
 from profile_pipeline.warehouse import mark_built, rolled_back, rows, scalar
 from profile_pipeline_tests.conftest import Projects, validate_in_sql
 from profile_pipeline_tests.hand_made import BEGIN, DAY, config_of, day, people, touch, warehouse
-from profile_pipeline_tests.worlds import DEMO_RULES, LINKED, deliver, run_core, warehouse_of, write_rules
+from profile_pipeline_tests.worlds import (
+    DEMO_RULES,
+    LINKED,
+    Row,
+    deliver,
+    run_core,
+    warehouse_of,
+    write_rules,
+)
 
 Happened = tuple[str, str, datetime]
 """Who, event type, when."""
@@ -614,8 +622,9 @@ def test_a_trial_of_one_audience_says_who_moves_and_looks_at_nothing_else(con: D
     assert trial == explain.Trial("gold", 2, 2, 1, 1)
     assert moved == {"entering": ["q"], "leaving": ["r"]}
     assert history(con) == before, "a trial writes nothing"
-    with pytest.raises(PipelineError, match=r"audiences\.broken\.where does not work"):
-        explain.preview(con, config)
+    trials = {trial.audience: trial for trial in explain.preview(con, config)}
+    assert "audiences.broken.where does not work" in trials["broken"].problem
+    assert (trials["gold"], trials["named"].now) == (trial, 1), "the others work all the same"
     with rolled_back(con), pytest.raises(PipelineError, match="audiences: a condition does not work: "):
         evaluate(con, config, "temp.trial")
     assert scalar(con, "select count(*) from duckdb_tables() where temporary") == 0
@@ -637,8 +646,8 @@ def test_commands_about_audiences(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "audiences: {reachable: {field: email, missing: true}, gold: {field: segment, is: gold}}"
     )
     assert asked(tmp_path, "preview") == [
-        {"audience": "reachable", "members": 1, "now": 1, "entering": 1, "leaving": 1},
-        {"audience": "gold", "members": 2, "now": 2, "entering": 0, "leaving": 0},
+        {"audience": "reachable", "members": 1, "now": 1, "entering": 1, "leaving": 1, "problem": ""},
+        {"audience": "gold", "members": 2, "now": 2, "entering": 0, "leaving": 0, "problem": ""},
     ]
     one = asked(tmp_path, "preview", "reachable")
     why = asked(tmp_path, "why", "reachable", "ANN@x.org")
@@ -657,6 +666,81 @@ def test_commands_about_audiences(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             told.exit_code,
             "gold" in told.stdout or "reachable" in told.stdout or "condition" in told.stdout,
         ) == (0, True)
+
+
+def test_rules_on_attributes_that_no_run_has_worked_out_yet_can_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    old = {"compute": "count", "where": "event_type = 'view'"}
+    attributes = {"seen": old, "often": {"expression": "seen > 1", "type": "boolean"}}
+    write_computed(made, attributes)
+    deliver(made, views("k1", "k1", "k2"), "1")
+    run_core(made)
+    ids = [who for (who,) in rows_of(made, "select profile_id from profiles.unified order by 1")]
+    attributes["seen"] = old | {"where": "event_type = 'order'"}
+    write_computed(made, attributes | {"latest": {"compute": "last", "value": "lower(event_type)"}})
+    rules = {
+        "new": {"all": [{"field": "latest", "is": "view"}, {"where": "latest is not null"}]},
+        "changed": {"field": "often", "is": False},
+        "plain": {"where": "kind = 'pseudonymous'"},
+    }
+    (made.rules / "audiences.yaml").write_text(json.dumps({"audiences": rules}))
+    before = rows_of(made, "from profiles.computed order by all")
+    counts = {trial["audience"]: trial["now"] for trial in asked(tmp_path, "preview")}
+    assert counts == {"new": 2, "changed": 2, "plain": 2}
+    assert sorted(asked(tmp_path, "preview", "changed")["entering"]) == ids
+    why = asked(tmp_path, "why", "new", "k1")
+    assert (why["profile_id"] in ids, why["inside"], why["member"]) == (True, True, False)
+    assert [part["seen"] for part in why["parts"]] == ["view", "true"]
+    assert asked(tmp_path, "why", "changed", "k1")["parts"][0]["seen"] == "false"
+    assert rows_of(made, "from profiles.computed order by all") == before, "a trial writes nothing"
+
+
+def test_what_does_not_work_is_one_line_and_hides_no_other_audience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    deliver(made, people({"id": "c1", "first": "Ann", "segment": "gold"}), "1")
+    run_core(made)
+    rules = {
+        "gold": {"field": "segment", "is": "gold"},
+        "broken": {"where": "segment::integer > 1"},
+        "behind": {"audience": "broken"},
+    }
+    (made.rules / "audiences.yaml").write_text(json.dumps({"audiences": rules}))
+    where = ("--project", str(tmp_path))
+    found = CliRunner().invoke(app, ["audience", "preview", "--json", *where])
+    trials = {trial["audience"]: trial for trial in json.loads(found.stdout)}
+    assert (found.exit_code, trials["gold"]["now"], trials["gold"]["problem"]) == (1, 1, "")
+    for name in ("broken", "behind"):
+        assert "audiences.broken.where does not work: ConversionException" in trials[name]["problem"]
+    told = CliRunner().invoke(app, ["audience", "preview", *where])
+    assert (told.exit_code, "gold" in told.stdout, told.stderr.count("error: ")) == (1, True, 1)
+    wrong = CliRunner().invoke(app, ["audience", "why", "broken", "c1", *where])
+    line = "error: audiences.yaml: audiences.broken does not work: ConversionException"
+    assert (wrong.exit_code, wrong.stderr.count("\n"), wrong.stderr.startswith(line)) == (1, 1, True)
+    assert asked(tmp_path, "why", "gold", "c1")["inside"], "the others can be asked all the same"
+
+
+def write_computed(made: Project, attributes: dict[str, Any]) -> None:
+    (made.rules / "computed.yaml").write_text(json.dumps({"attributes": attributes}))
+
+
+def views(*cookies: str) -> list[Row]:
+    """Pages looked at by these browsers."""
+    plain = {"moment": "2026-03-01T10:00:00Z", "type": "view"}
+    return [
+        Row("visit", tuple({"id": f"v{n}", "cookie": cookie, **plain}.items()))
+        for n, cookie in enumerate(cookies)
+    ]
+
+
+def rows_of(made: Project, query: str) -> list[tuple[Any, ...]]:
+    with warehouse_of(made) as con:
+        return rows(con, query)
 
 
 def asked(folder: Path, *arguments: str) -> Any:

@@ -14,6 +14,7 @@ from profile_pipeline.cli import app
 from profile_pipeline.cli.shell import PENDING, PROBLEM
 from profile_pipeline.config.project import Project
 from profile_pipeline_tests.hand_made import all_hold, day, people
+from profile_pipeline_tests.parcels import write_sharing
 from profile_pipeline_tests.worlds import LINKED, deliver, ids_of, run_core, warehouse_of, write_rules
 
 CHURN = "churn: {min_profiles: 10, max_retired: 0.1, max_moved: 0.5, max_minted: 0.5, max_changed_profiles: 0.5}\n"
@@ -104,6 +105,29 @@ def test_a_run_over_the_limits_publishes_nothing_until_it_is_approved(tmp_path: 
     [merged] = [key for key in ("crm:0",) if key in before]
     events = answer(project, "ids", "history", before[merged])["events"]
     assert {event["cause"] for event in events} == {"new_records", "approval"}
+
+
+def test_the_end_of_a_run_tells_what_it_did_itself(tmp_path: Path) -> None:
+    project = linked(tmp_path / "p")
+    ship = {"to": {"type": "local", "folder": "shared/mail"}, "ship": {"s": {"table": "profiles"}}}
+    write_sharing(project, {"mail": ship})
+    deliver(project, people(person(1), person(2)), "1")
+    first = said(call(project, "run", "--as-of", "2026-04-01T00:00:00Z"))
+    assert "profile ids created 2" in first
+    assert "published: generation 1 in" in first
+    assert "shared: mail s, 2 rows" in first
+
+    again = said(call(project, "run", "--as-of", "2026-04-02T00:00:00Z"))
+    assert "nothing changed; generation 1 stays live" in again
+    assert not any(word in again for word in ("profile ids created", "published:", "shared:")), again
+    told = answer(project, "run", "--as-of", "2026-04-02T00:00:00Z")
+    assert (told["generation"], told["published"], told["happened"]) == (1, False, {})
+
+    deliver(project, people({**person(1, at=NEXT_DAY), "city": "Bath"}), "2")
+    third = said(call(project, "run", "--as-of", "2026-04-03T00:00:00Z"))
+    assert "published: generation 2 in" in third
+    assert "shared: mail s, 2 rows" in third
+    assert "profile ids created" not in third, "the record changed, no id did"
 
 
 def test_history_and_successors_of_an_id(twelve: Project) -> None:

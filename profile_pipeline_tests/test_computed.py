@@ -361,6 +361,35 @@ def test_a_trial_of_an_attribute_made_of_others_needs_no_run_with_it(
         }
 
 
+@pytest.mark.parametrize(
+    ("rule", "where_to_look"),
+    [
+        ({"compute": "sum", "value": "payload ->> '$.basket.total'"}, "`value:`; a path is written payload ->> '$.a.b'"),
+        ({"compute": "last", "value": "payload ->> '$.x'"}, "`value:`; a path"),
+        ({"compute": "distinct", "value": "payload ->> '$.x'", "within": "9 days"}, "`value:` and `within:`; a path"),
+        ({"compute": "count", "where": "event_type = 'never'"}, "`where:`"),
+        ({"compute": "recency", "sources": ["web"], "where": "false"}, "`where:` and `sources:`"),
+        ({"aggregate": "max(payload ->> '$.x')", "type": "text"}, "`aggregate:`; a path"),
+        ({"expression": "nothing || 'x'", "type": "text"}, "`expression:`"),
+        ({"compute": "rfm", "value": "1", "where": "false"}, "`value:` and `where:`"),
+    ],
+)  # fmt: skip
+def test_a_trial_says_when_no_row_gives_a_value(
+    con: DuckDBPyConnection, rule: dict[str, Any], where_to_look: str
+) -> None:
+    attributes = {
+        "nothing": {"compute": "last", "value": "null::text"},
+        "seen": {"compute": "count"},
+        "tried": rule,
+    }
+    config = config_of({}, {"golden": {}}, computed={"attributes": attributes})
+    arrive(con, events_of(6, 40), BEGIN)
+    warning = preview.preview(con, config, "tried", 0).warning
+    what = "profile has" if "expression" in rule else "row gives"
+    assert warning.startswith(f"no {what} a value: look at {where_to_look}"), warning
+    assert preview.preview(con, config, "seen", 0).warning == ""
+
+
 def test_commands_list_and_try_computed_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "validate", validate_in_sql)
     made = write_rules(tmp_path, LINKED)
@@ -385,6 +414,10 @@ def test_commands_list_and_try_computed_attributes(tmp_path: Path, monkeypatch: 
     assert (found["common"], found["changed"]) == ({"VIEW": 2}, 2)
     told = CliRunner().invoke(app, ["computed", "preview", "visits", "--project", str(tmp_path)])
     assert "Pages looked at." in told.stdout
+    assert "no row gives a value" not in told.stdout
+    write(made.rules, {"visits": attributes["visits"] | {"where": "event_type = 'vjew'"}})
+    told = CliRunner().invoke(app, ["computed", "preview", "visits", "--project", str(tmp_path)])
+    assert "warning: no row gives a value: look at `where:` and `within:`" in " ".join(told.stdout.split())
     wrong = CliRunner().invoke(app, ["computed", "preview", "visit", "--project", str(tmp_path)])
     assert (wrong.exit_code, " ".join(wrong.stderr.split())) == (
         1, "error: computed.yaml: unknown computed attribute `visit`; did you mean `visits`?",

@@ -182,9 +182,16 @@ def test_without_matching_identifiers_still_count(tmp_path: Path) -> None:
 
 def test_unknown_fields_and_sources_name_what_there_is(project: Project) -> None:
     with pytest.raises(
-        PipelineError, match=r"no field 'name'; the fields are: given_name, .*, phone, .*, crm_id, card$"
+        PipelineError,
+        match=r"no field 'name'; the keys are profile fields and namespaces, not columns of files: given_name, .*, card$",
     ):
         ask(project, name="Jon")
+    with pytest.raises(
+        PipelineError, match=r"no field 'First'; .* not columns of files \(`First` of crm is given_name\): "
+    ):
+        ask(project, "crm", First="Jon")
+    with pytest.raises(PipelineError, match=r"no field 'number'; .* \(`number` of card is card\): "):
+        ask(project, "card", number="1")
     with pytest.raises(PipelineError, match="no record source 'shop'; there are: crm, card"):
         ask(project, "shop", given_name="Jon")
     with pytest.raises(PipelineError, match="the record is empty"):

@@ -15,11 +15,11 @@ from profile_pipeline.metrics import destinations, fates, history
 from profile_pipeline.profiles.lineage import conflicts
 from profile_pipeline.warehouse import rolled_back, rows, scalar
 from profile_pipeline_tests.conftest import validate_in_sql
-from profile_pipeline_tests.hand_made import config_of, touch, warehouse
+from profile_pipeline_tests.hand_made import config_of, people, touch, warehouse
 from profile_pipeline_tests.tally import Counted
 from profile_pipeline_tests.test_batches import BRIDGE, FIRST, LAST, grown, run, take_back
 from profile_pipeline_tests.test_batches import published as batches_published
-from profile_pipeline_tests.worlds import warehouse_of
+from profile_pipeline_tests.worlds import AS_OF, LINKED, Row, deliver, run_core, warehouse_of, write_rules
 
 DAYS = tuple(date(2026, month, 1) for month in (2, 3, 4))
 DAILY = sorted(set(history.COLUMNS) - set(history.OF_BATCHES) - {"blocks"})
@@ -249,6 +249,40 @@ def test_a_table_of_before_there_was_history_is_replaced(con: DuckDBPyConnection
     history.forget_after(con, 1)
     history.create_tables(con)
     assert rows(con, "select day from metrics.audiences") == []
+
+
+def test_only_rows_that_say_when_they_are_from_tell_how_new_a_source_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "validate", validate_in_sql)
+    made = write_rules(tmp_path, LINKED)
+    rules = made.rules / "sources.yaml"
+    before, card, after = rules.read_text(encoding="utf-8").partition("  card:")
+    rules.write_text(before + card + after.replace("    time: {value: moment}\n", "", 1), encoding="utf-8")
+    plain = {
+        "id": "v",
+        "cookie": "k",
+        "email": "",
+        "first": "",
+        "type": "view",
+        "moment": "2026-01-02T10:00:00Z",
+    }
+    visits = [plain, plain | {"id": "w", "moment": "2030-01-01T00:00:00Z"}]
+    deliver(
+        made,
+        [
+            *people({"id": "c1", "moment": "2026-01-01T10:00:00Z"}, {"id": "c2", "moment": "99.99.2026"}),
+            *(Row("visit", tuple(visit.items())) for visit in visits),
+            Row("card", (("number", "1"), ("moment", "2026-01-01T10:00:00Z"))),
+        ],
+        "1",
+    )
+    run_core(made)
+    with warehouse_of(made) as con:
+        found = dict(rows(con, "select source, newest_at from metrics.sources"))
+    assert found["crm"] == datetime(2026, 1, 1, 10, tzinfo=UTC), "not that of a time nobody can read"
+    assert found["visit"] == datetime(2026, 1, 2, 10, tzinfo=UTC), "not that of an event of the future"
+    assert found["card"] == AS_OF, "a source without a clock is as new as its delivery"
 
 
 def test_history_does_not_need_deliveries(con: DuckDBPyConnection) -> None:

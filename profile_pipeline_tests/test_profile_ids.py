@@ -150,7 +150,7 @@ def test_a_merge_goes_to_the_id_with_most_records(ledger: Ledger) -> None:
     assert ledger.registry()[minted("a")] == ("retired", "merged")
     assert ledger.redirects() == {minted("a"): minted("b")}
     assert ledger.events() == {(minted("a"), "merged", minted("b"), None), (minted("b"), "grew", None, 3)}
-    assert changes(ledger.con) == {"merged": 1, "grew": 1}
+    assert changes(ledger.con, since=1) == {"merged": 1, "grew": 1}
 
 
 def test_a_tie_goes_to_the_id_that_brings_more_of_itself(ledger: Ledger) -> None:

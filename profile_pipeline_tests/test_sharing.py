@@ -288,6 +288,45 @@ def test_columns_come_from_fields_computed_attributes_and_namespaces(tmp_path):
     }
 
 
+def test_what_no_generation_has_yet_is_said_in_one_line(tmp_path):
+    columns = {"table": "profiles", "columns": ["profile_id", "revenue"]}
+    audience = {"audience": "gold", "purpose": "later"}
+    for ship, what in ((columns, "`revenue`"), (audience, "`new_consent`")):
+        project = make_project(tmp_path / what, partner(ship))
+        generation = publish(project, CROWD)
+        with connect(project.database):
+            pass
+        add_to_rules(project, "computed.yaml", ["attributes"], {"revenue": {"compute": "count"}})
+        add_to_rules(project, "audiences.yaml", ["consent", "purposes"], {"later": "new_consent"})
+        add_to_rules(project, "sources.yaml", ["attributes"], {"new_consent": {"type": "consent"}})
+        told = CliRunner().invoke(
+            app, ["share", "preview", "partner", "--project", str(project.rules.parent)]
+        )
+        assert (told.exit_code, told.stderr.count("\n")) == (1, 1), told.output
+        line = f"generation {generation.number} has no values of {what} yet; `profile-pipeline run` first"
+        assert told.stderr.startswith("error: sharing.yaml: destinations.partner.ship.s")
+        assert line in told.stderr
+
+
+def test_a_new_attribute_is_no_column_by_default_before_the_generation_has_it(tmp_path):
+    project = make_project(tmp_path / "p", partner({"table": "profiles"}))
+    publish(project, CROWD)
+    add_to_rules(project, "computed.yaml", ["attributes"], {"revenue": {"compute": "count"}})
+    with connect(project.database, memory="1GB", threads=1) as con:
+        [(_, columns)] = preview(con, config_of(project), project, "partner")
+    assert ("orders" in columns, "revenue" in columns) == (True, False)
+
+
+def add_to_rules(project, file, path, more):
+    """Change a rule file without a run."""
+    where = project.rules / file
+    rules = part = json.loads(where.read_text(encoding="utf-8"))
+    for key in path:
+        part = part[key]
+    part |= more
+    where.write_text(json.dumps(rules), encoding="utf-8")
+
+
 def test_another_policy_has_its_values_and_the_default_one_the_consent(tmp_path):
     found = delivered(tmp_path, CROWD, {"table": "profiles_other", "columns": ["profile_id", "tier"]})
     assert {row["tier"] for row in found.rows} == {"other"}

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from profile_pipeline import batches, decisions, metrics, profile_ids, quality, replay, runs
 from profile_pipeline.config.load import Config, load_config
 from profile_pipeline.config.project import Project
+from profile_pipeline.defs.records import _events_results
 from profile_pipeline.identity import clusters, edges, features, model, nodes
 from profile_pipeline.profiles import candidates, lineage, timeline, unified
-from profile_pipeline.records import retention
+from profile_pipeline.records import events, retention
 from profile_pipeline.runs import forget_derived
 from profile_pipeline.warehouse import connect, last_full, rows, scalar
 from profile_pipeline_tests.conftest import Core, Projects, validate_in_sql
+from profile_pipeline_tests.hand_made import people
 from profile_pipeline_tests.worlds import LINKED, Row, deliver, moments, take_in, temporary_project
 
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
@@ -427,6 +429,39 @@ def test_events_leave_the_timeline_when_their_source_keeps_them_no_more() -> Non
 
 
 @pytest.mark.usefixtures("quick")
+def test_whoever_loses_only_events_that_expire_has_lost_no_record() -> None:
+    at = "2026-03-01T00:00:00Z"
+    ann, bob = people({"id": "c1", "email": "a@x.org"}, {"id": "c2", "email": "b@x.org"})
+    gone = people({"id": "c2", "email": "b@x.org", "status": "deleted", "moment": "2026-04-20T00:00:00Z"})
+    with world(keep="30 days", plain=True) as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        visits = [
+            visit(1, at, email="a@x.org"),
+            visit(2, at, email="b@x.org"),
+            visit(3, at, cookie="k1"),
+            visit(4, "2026-03-20T00:00:00Z", email="a@x.org", cookie="k2"),
+        ]
+        deliver(project, [ann, bob, *visits], "1")
+        run(con, config, project, datetime(2026, 3, 21, tzinfo=UTC))
+        ids = ids_by_record(con)
+        deliver(project, [visit(5, "2026-04-10T00:00:00Z", cookie="k9")], "2")
+        run(con, config, project, datetime(2026, 4, 10, tzinfo=UTC))
+        happened = """select event, cause from identity.profile_events where profile_id = ?
+            and revision = (select max(revision) from identity.revisions)"""
+        assert rows(con, happened, [ids["crm:c1"]]) == [], "an event of hers is still kept"
+        assert rows(con, happened, [ids["crm:c2"]]) == [("shrank", "expired")]
+        assert rows(con, happened, [ids["event:cookie=K1"]]) == [("retired", "expired")]
+        deliver(project, [*gone, visit(6, "2026-04-21T00:00:00Z", cookie="k9")], "3")
+        run(con, config, project, datetime(2026, 4, 21, tzinfo=UTC))
+        assert rows(con, happened, [ids["crm:c1"]]) == [("shrank", "expired")]
+        assert rows(con, happened, [ids["crm:c2"]]) == [("retired", "deleted_records")]
+
+
+def ids_by_record(con: DuckDBPyConnection) -> dict[str, str]:
+    return dict(rows(con, "select record_key, profile_id from identity.membership where to_revision is null"))
+
+
+@pytest.mark.usefixtures("quick")
 def test_late_and_repeated_deliveries_are_counted() -> None:
     with world() as project, warehouse_of(project) as con:
         config = load_config(project.rules)
@@ -443,6 +478,30 @@ def test_late_and_repeated_deliveries_are_counted() -> None:
         ]  # fmt: skip
         numbers = runs.event_numbers(con)
         assert (numbers["late_events"], numbers["repeated_deliveries"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_event_delivered_again_with_other_content_is_counted_and_said() -> None:
+    at = "2026-03-02T00:00:00Z"
+    with world(plain=True) as project, warehouse_of(project) as con:
+        config = load_config(project.rules)
+        same, wrong = visit(1, at, cookie="k1"), visit(2, at, cookie="k1")
+        deliver(project, [same, wrong], "1")
+        run(con, config, project, AS_OF)
+        assert events.corrected(con) == {}
+        deliver(project, [same, visit(2, at, cookie="k2")], "2")
+        run(con, config, project, AS_OF + timedelta(hours=1))
+        assert rows(con, "select event_id, deliveries, corrected from records.events order by 1") == [
+            ("v1", 2, False), ("v2", 2, True),
+        ]  # fmt: skip
+        assert events.corrected(con) == {"visit": 1}
+        assert runs.event_numbers(con)["corrected_events"] == 1
+        [check] = _events_results(con)
+        assert (check.passed, check.severity.value) == (False, "WARN")
+        assert (check.description or "").startswith(
+            "delivered again with other content: 1 of visit; of each the earliest"
+        )
+        assert_like_a_rebuild(con, config, project, AS_OF + timedelta(hours=1))
 
 
 @pytest.mark.usefixtures("quick")

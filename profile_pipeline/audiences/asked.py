@@ -14,6 +14,14 @@ def conditions(config: Config) -> list[Condition]:
     return [part for name, audience in audiences.items() for _, part in conditions_of(name, audience)]
 
 
+def fields_named(config: Config) -> set[str]:
+    """Columns that conditions over profiles name; those in SQL in lower case."""
+    asked = conditions(config)
+    written = [part.where for part in asked if part.kind == "where" and part.where]
+    fields = {part.field for part in asked if part.field}
+    return fields | {name for text in written for name in names_in(text)}
+
+
 def event_conditions(config: Config) -> list[Condition]:
     """Those about events or sequences."""
     return [part for part in conditions(config) if part.kind in {"event", "sequence"}]

@@ -73,7 +73,7 @@ def _blamed(
             query = evaluated_query(con, config, as_of, only, names[:number])
             con.execute(f"select count({audience_column(name)}) from ({query})").fetchall()
         except duckdb.TransactionException:
-            return PipelineError(f"audiences.yaml: audiences: a condition does not work: {scrubbed(error)}")
+            break
         except duckdb.Error as own:
             key = ".where" if config.audiences.audiences[name].kind == "where" else ""
             return PipelineError(f"audiences.yaml: audiences.{name}{key} does not work: {scrubbed(own)}")

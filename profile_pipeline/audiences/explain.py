@@ -1,20 +1,31 @@
 """Why a profile is in an audience or not, what the rules as they are now would change, and how audiences overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.audiences.asked import fields_named
 from profile_pipeline.audiences.build import NAME
 from profile_pipeline.audiences.evaluate import evaluate, evaluated_query, types_of, write_facts
 from profile_pipeline.audiences.leaves import Leaf, audience_column, leaves_of
 from profile_pipeline.clock import clock
+from profile_pipeline.computed.preview import by_rules_of_now
 from profile_pipeline.config.audience_check import referred
 from profile_pipeline.config.cross_check import unknown
 from profile_pipeline.config.load import Config
 from profile_pipeline.errors import PipelineError
-from profile_pipeline.warehouse import literal, records_of, replace_table, rolled_back, rows, table_exists
+from profile_pipeline.warehouse import (
+    literal,
+    records_of,
+    replace_table,
+    rolled_back,
+    rows,
+    scrubbed,
+    table_exists,
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +57,17 @@ class Why:
 
 @dataclass(frozen=True)
 class Trial:
-    """What an audience would be by the rules as they are now, against the last run."""
+    """What an audience would be by the rules as they are now, against the last run.
+
+    `problem`: why it cannot be told, in one line; then its numbers of now are 0.
+    """
 
     audience: str
     members: int
     now: int
     entering: int
     leaving: int
+    problem: str = ""
 
 
 def required(config: Config, name: str) -> None:
@@ -67,9 +82,18 @@ def _check_built(con: DuckDBPyConnection) -> None:
 
 
 def why(con: DuckDBPyConnection, config: Config, name: str, profile_id: str) -> Why:
-    """Every condition of an audience for one profile. Writes nothing."""
+    """Every condition of an audience for one profile, computed attributes by the rules of now too. Writes nothing.
+
+    Only this audience and those it names are evaluated. Raises PipelineError for one that does not work.
+    """
     required(config, name)
-    [found] = why_each(con, config, [name], profile_id)
+    _check_built(con)
+    alone, whose = only(config, name), f"(select {literal(profile_id)} as profile_id)"
+    try:
+        with by_rules_of_now(con, alone, fields_named(alone), whose):
+            [found] = why_each(con, alone, [name], profile_id)
+    except duckdb.Error as error:
+        raise PipelineError(f"audiences.yaml: audiences.{name} does not work: {scrubbed(error)}") from None
     return found
 
 
@@ -109,11 +133,42 @@ def _answer_columns(name: str, asked: Sequence[Leaf]) -> list[str]:
 
 
 def preview(con: DuckDBPyConnection, config: Config) -> list[Trial]:
-    """Exact counts of every audience by the rules as they are now, against the last run. Writes nothing."""
+    """Exact counts of every audience by the rules as they are now, against the last run. Writes nothing.
+
+    Audiences that do not work have a problem instead, and so have those that name them.
+    """
     _check_built(con)
     try:
-        evaluate(con, config, "temp.trial")
-        return _trials(con, config)
+        return _tried(con, config)[0]
+    except PipelineError:
+        problems = {
+            name: line for name in config.audiences.audiences if (line := _problem(con, config, name))
+        }
+    trials = _tried(con, _keeping(config, config.audiences.audiences.keys() - problems))[0]
+    found = {trial.audience: trial for trial in trials}
+    for name, line in problems.items():
+        members = found[name].members if name in found else 0
+        found[name] = Trial(name, members, 0, 0, 0, line)
+    return [found[name] for name in config.audiences.audiences | found]
+
+
+def _problem(con: DuckDBPyConnection, config: Config, name: str) -> str:
+    """Why an audience does not work, or an empty text."""
+    try:
+        _tried(con, only(config, name))
+    except PipelineError as error:
+        return str(error)
+    return ""
+
+
+def _tried(
+    con: DuckDBPyConnection, config: Config, moves_of: str = ""
+) -> tuple[list[Trial], list[tuple[str, str]]]:
+    """Every audience against the last run, and who enters or leaves one of them, computed attributes by the rules of now."""
+    try:
+        with by_rules_of_now(con, config, fields_named(config)):
+            evaluate(con, config, "temp.trial")
+            return _trials(con, config), rows(con, _moved_query(), [moves_of]) if moves_of else []
     finally:
         con.execute("drop table if exists temp.trial")
 
@@ -136,13 +191,8 @@ def preview_one(con: DuckDBPyConnection, config: Config, name: str) -> tuple[Tri
     """
     required(config, name)
     _check_built(con)
-    alone = only(config, name)
-    try:
-        evaluate(con, alone, "temp.trial")
-        [trial] = [trial for trial in _trials(con, alone) if trial.audience == name]
-        moved = rows(con, _moved_query(), [name])
-    finally:
-        con.execute("drop table if exists temp.trial")
+    trials, moved = _tried(con, only(config, name), name)
+    [trial] = [trial for trial in trials if trial.audience == name]
     return trial, {what: [who for whose, who in moved if whose == what] for what in ("entering", "leaving")}
 
 
@@ -151,7 +201,12 @@ def only(config: Config, name: str) -> Config:
     audiences, needed = config.audiences.audiences, [name]
     for each in needed:
         needed += [other for other in referred(audiences[each]) if other not in needed]
-    kept = {each: audience for each, audience in audiences.items() if each in needed}
+    return _keeping(config, needed)
+
+
+def _keeping(config: Config, names: Collection[str]) -> Config:
+    """The same rules with these audiences."""
+    kept = {name: audience for name, audience in config.audiences.audiences.items() if name in names}
     return config.model_copy(update={"audiences": config.audiences.model_copy(update={"audiences": kept})})
 
 

@@ -1,7 +1,7 @@
 """Commands about audiences: see them, try the rules without a trace, ask why somebody is in or out."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from profile_pipeline.cli.shell import (
     show,
 )
 from profile_pipeline.config.load import load_config
+from profile_pipeline.errors import PipelineError
 
 commands = typer.Typer(no_args_is_help=True, help="Audiences: see, try, compare, ask why.")
 AudienceName = Annotated[str, typer.Argument(metavar="AUDIENCE", help="An audience of audiences.yaml.")]
@@ -97,14 +98,23 @@ def audience_preview(
                 trials, found = [trial], {**asdict(trial), **moved}
             else:
                 trials, found = explain.preview(con, config), None
+        problems = dict.fromkeys(trial.problem for trial in trials if trial.problem)
         if json_output:
             as_json(found or [asdict(trial) for trial in trials])
-            return
-        titles = ["audience", "members", "now", "entering", "leaving"]
-        display.table(console, titles, [tuple(asdict(trial).values()) for trial in trials])
-        if found and found["entering"] + found["leaving"]:
-            lines = [(what, profile) for what in ("entering", "leaving") for profile in found[what]]
-            display.table(console, ["change", "profile"], lines)
+        else:
+            _show_trials(trials, found)
+        if problems:
+            raise PipelineError("\n".join(problems))
+
+
+def _show_trials(trials: list[Any], found: dict[str, Any] | None) -> None:
+    titles = ["audience", "members", "now", "entering", "leaving"]
+    display.table(
+        console, titles, [tuple(asdict(trial).values())[:5] for trial in trials if not trial.problem]
+    )
+    if found and found["entering"] + found["leaving"]:
+        lines = [(what, profile) for what in ("entering", "leaving") for profile in found[what]]
+        display.table(console, ["change", "profile"], lines)
 
 
 @commands.command("why")

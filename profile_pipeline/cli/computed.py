@@ -76,6 +76,8 @@ def computed_preview(
             return
         display.line(console, f"{name}: {attribute.description or 'no description'}")
         display.table(console, ["", ""], _facts(found, words(attribute)))
+        if found.warning:
+            display.line(console, f"warning: {found.warning}")
         if found.common:
             console.print()
             display.table(console, ["value", "profiles"], list(found.common.items()))

@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from profile_pipeline.cli.shell import (
 from profile_pipeline.config.load import load_config
 from profile_pipeline.config.project import PACKAGE_RULES, Project, current_project
 from profile_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from profile_pipeline.runs import Before
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,6 +116,7 @@ def run(
 
 
 def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output: bool) -> int:
+    from profile_pipeline import runs
     from profile_pipeline.warehouse import run_lock
 
     config = load_config(project.rules)
@@ -123,29 +127,33 @@ def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output:
     with run_lock(project.state), display.progress(console, enabled=not (quiet or json_output)) as progress:
         from profile_pipeline.defs.run import Options, run_graph
 
+        before = runs.before(project)
         result = run_graph(config, project, Options(**choices), progress)
     show_failure(result)
     if result.published:
-        _report(project, result.failed_checks, quiet=quiet, json_output=json_output)
+        _report(project, before, result.failed_checks, quiet=quiet, json_output=json_output)
         held_up = any(check.asset.startswith("shared/") for check in result.failed_checks)
         return (PENDING if held_up else 0) if result.success else PROBLEM
     errors.print("the previous generation stays live", highlight=False)
     return PENDING if any(check.blocking for check in result.failed_checks) else PROBLEM
 
 
-def _report(project: Project, failed: list[Any], *, quiet: bool, json_output: bool) -> None:
+def _report(project: Project, before: "Before", failed: list[Any], *, quiet: bool, json_output: bool) -> None:
     from profile_pipeline import publish, runs
     from profile_pipeline.sharing import ledger
 
     live = publish.current(project)
     with opened(project) as con:
-        summary = runs.summary(con, load_config(project.rules))
-        sent = ledger.delivered_by(con, live.number) if live else []
+        summary = runs.summary(con, load_config(project.rules), before.revision)
+        sent = ledger.delivered_since(con, before.time)
     assert live is not None  # noqa: S101  a successful run has published
+    new = live.number != before.generation
     if json_output:
-        as_json({**asdict(summary), "generation": live.number, "folder": str(live.folder)})
+        numbers = {"generation": live.number, "published": new, "folder": str(live.folder)}
+        as_json({**asdict(summary), **numbers})
     elif not quiet:
-        display.summary(console, summary, live, [check for check in failed if not check.blocking])
+        warnings = [check for check in failed if not check.blocking]
+        display.summary(console, summary, live, warnings, new=new)
         display.shared(console, sent)
 
 
@@ -264,12 +272,23 @@ def lookup(
     record: Annotated[
         list[str] | None,
         typer.Option(
-            "--record", metavar="FIELD=VALUE", help="Instead: a record to find the person of, field by field."
+            "--record",
+            metavar="FIELD=VALUE",
+            help="Instead: a record to find the person of, by profile fields and namespaces.",
         ),
     ] = None,
-    record_json: Annotated[str, typer.Option("--record-json", help="The record as a JSON object.")] = "",
+    record_json: Annotated[
+        str,
+        typer.Option(
+            "--record-json", help="The record as a JSON object; its keys are profile fields and namespaces."
+        ),
+    ] = "",
     source: Annotated[
-        str | None, typer.Option("--source", help="With a record: read it as one of this source.")
+        str | None,
+        typer.Option(
+            "--source",
+            help="With a record: read its values as this source writes them; keys stay profile fields.",
+        ),
     ] = None,
     project: ProjectFolder = None,
     json_output: AsJson = False,

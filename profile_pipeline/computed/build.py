@@ -26,7 +26,7 @@ from profile_pipeline.computed.compile import (
     windows,
 )
 from profile_pipeline.computed.faults import blamed
-from profile_pipeline.computed.names import of_the_time
+from profile_pipeline.computed.names import marks, of_the_time
 from profile_pipeline.config.load import Config
 from profile_pipeline.profiles import touched
 from profile_pipeline.warehouse import (
@@ -76,6 +76,7 @@ def build_computed(con: DuckDBPyConnection, config: Config) -> None:
             full = mark if whole else last_full(con, TABLE)
             # time that changes nothing leaves nothing to do for those that follow
             noted = {"base": base, "full": full, "as_of": as_of.isoformat(), "inputs": mark}
+            noted["rules"] = marks(config.computed)
             mark_built(con, TABLE, kept or mark, noted)
     except duckdb.Error as error:
         raise blamed(con, config, as_of, error) from None

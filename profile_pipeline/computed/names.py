@@ -9,7 +9,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from profile_pipeline.config.computed import ComputedAttribute
+from profile_pipeline.config.computed import ComputedAttribute, ComputedRules
+from profile_pipeline.warehouse import fingerprint
 
 Attributes = Mapping[str, ComputedAttribute]
 
@@ -83,6 +84,18 @@ def closure(attributes: Attributes, name: str) -> list[str]:
     for each in found:
         found += sorted(needs(attributes[each], attributes) - set(found))
     return found
+
+
+def marks(rules: ComputedRules) -> dict[str, str]:
+    """A hash of the rules of each attribute, and of all that it is made of."""
+    columns = {
+        name: column.model_dump(exclude={"description"}) for name, column in rules.event_columns.items()
+    }
+    own = {name: a.model_dump(exclude={"description", "personal"}) for name, a in rules.attributes.items()}
+    return {
+        name: fingerprint(columns, [own[each] for each in closure(rules.attributes, name)])
+        for name in rules.attributes
+    }
 
 
 def of_the_time(attributes: Attributes) -> list[str]:

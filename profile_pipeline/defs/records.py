@@ -11,6 +11,8 @@ from profile_pipeline.defs import checks
 from profile_pipeline.defs.tables import key_of, table_step
 from profile_pipeline.records import current, events, staging
 
+EVENTS = "records.events"
+
 
 def assets(config: Config) -> list[dg.AssetsDefinition]:
     """One validated table a source, then what all sources share."""
@@ -30,7 +32,7 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
         table_step(
             config,
             {
-                "records.events": "Every event once, in UTC, with its identifiers and payload.",
+                EVENTS: "Every event once, in UTC, with its identifiers and payload.",
                 "records.event_subjects": "Whom each event belongs to: the person it names, the one signed in on the"
                 " device nearest in time, or the device itself.",
                 "records.expired_events": "Events older than their source keeps them, without what they said.",
@@ -38,6 +40,10 @@ def assets(config: Config) -> list[dg.AssetsDefinition]:
             partial(_events, config=config),
             deps=["records.current", *(f"records.{name}" for name in config.event_sources)],
             numbers=runs.event_numbers,
+            checks=[
+                checks.spec(key_of(EVENTS), "deliveries_agree", "an event that came again says the same")
+            ],
+            results=_events_results,
         ),
         table_step(
             config,
@@ -105,6 +111,21 @@ def _current(con: DuckDBPyConnection, *, config: Config) -> None:
 
 def _events(con: DuckDBPyConnection, *, config: Config) -> None:
     events.build_events(con, config)
+
+
+def _events_results(con: DuckDBPyConnection) -> list[dg.AssetCheckResult]:
+    found = events.corrected(con)
+    counted = ", ".join(f"{count:,} of {name}" for name, count in found.items())
+    why = (
+        f"delivered again with other content: {counted}; of each the earliest, then by content, counts;"
+        " give corrections an id of their own (docs/timeline.md)"
+    )
+    key = key_of(EVENTS)
+    return [
+        checks.fact(
+            key, "deliveries_agree", passed=not found, critical=False, why=why if found else "", events=sum(found.values())
+        )
+    ]  # fmt: skip
 
 
 def _quarantine(con: DuckDBPyConnection, *, config: Config) -> None:

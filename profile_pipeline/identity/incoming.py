@@ -143,11 +143,23 @@ def _check(con: DuckDBPyConnection, config: Config, record: Mapping[str, str], s
     known = list(dict.fromkeys([*config.attributes, *_person_namespaces(config)]))
     for field in record:
         if field not in known:
-            raise PipelineError(f"no field {field!r}; the fields are: {', '.join(known)}")
+            keys = f"the keys are profile fields and namespaces, not columns of files{_meant(config, field, source)}"
+            raise PipelineError(f"no field {field!r}; {keys}: {', '.join(known)}")
     if source is not None and source not in config.record_sources:
         raise PipelineError(f"no record source {source!r}; there are: {', '.join(config.record_sources)}")
     if not any(text.strip() for text in record.values()):
         raise PipelineError("the record is empty; give at least one field")
+
+
+def _meant(config: Config, column: str, source: str | None) -> str:
+    """The field or namespace that a column of the source is taken into as it is, for a message; else nothing."""
+    if source not in config.record_sources:
+        return ""
+    feed = config.record_sources[source]
+    taken = {field: feed.mapping(field).value for field in feed.attributes} | feed.identifiers
+    found = (name for name, text in taken.items() if text.strip('"').lower() == column.lower())
+    name = next(found, None)
+    return f" (`{column}` of {source} is {name})" if name else ""
 
 
 def _person_namespaces(config: Config) -> list[str]:

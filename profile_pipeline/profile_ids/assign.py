@@ -56,9 +56,9 @@ def _settle(
     now = circumstances(con, config)
     find_causes(con, now, last_circumstances(con))
     approved = bool(lines) and approve
-    events = caused(con, proposal.happened_query(), approved=approved)
+    events = caused(proposal.happened_query(), approved=approved)
     if lines and not approve:
         churn.park(con, events, lines)
     else:
         write_revision(con, now, effect, events, approved=approved)
-    con.execute("drop table causes")
+    con.execute("drop table causes; drop table expired_nodes")

@@ -20,10 +20,11 @@ from profile_pipeline.warehouse import (
     table_exists,
 )
 
-CAUSES = ("decision", "new_model", "rules", "new_records", "deleted_records", "changed_records")
+CAUSES = ("decision", "new_model", "rules", "new_records", "deleted_records", "expired", "changed_records")
 """Causes of an exchange that state can show, strongest first; what a person had to approve has the cause `approval`.
 
-A pseudonymous profile that nobody has seen for too long retires with the cause `expired`.
+`expired`: what is gone are identities known from events alone, and these events are older than their source keeps them, or
+nobody has seen the cookie or device for too long. No record was deleted.
 """
 GENERIC = "hash(namespace, value)"
 
@@ -77,24 +78,43 @@ def last_circumstances(con: DuckDBPyConnection) -> Circumstances | None:
 
 
 def find_causes(con: DuckDBPyConnection, now: Circumstances, before: Circumstances | None) -> None:
-    """Write temp.causes (profile_id, cause) for the profiles that exchange records with others."""
+    """Write temp.causes (profile_id, cause) for the profiles that exchange records with others.
+
+    Also temp.expired_nodes (record_key): what is gone because its events, or the identity itself, expired.
+    """
+    replace_table(con, "temp.expired_nodes", _expired_query(con))
     replace_table(con, "temp.exchange", _exchange_query())
     replace_table(con, "temp.evidence", _evidence_query(con, now, before or now))
     replace_table(con, "temp.causes", _causes_query(now, before or now))
     con.execute("drop table exchange; drop table evidence")
 
 
-def caused(con: DuckDBPyConnection, events: str, *, approved: bool) -> str:
+def _expired_query(con: DuckDBPyConnection) -> str:
+    tests = []
+    if table_exists(con, "identity.expired"):
+        tests.append("record_key in (select record_key from identity.expired)")
+    if table_exists(con, "records.expired_events"):
+        named = "select unnest([person, device]) from records.expired_events"
+        tests.append(f"starts_with(record_key, 'event:') and hash(record_key) in ({named})")
+    gone = "select distinct record_key from shift where new_id is null"
+    return f"{gone} and ({' or '.join(tests) or 'false'})"
+
+
+def caused(events: str, *, approved: bool) -> str:
     """Profile events with their cause; where no record changed its id, the event itself tells."""
     if approved:
         return f"select *, 'approval' as cause from ({events})"
-    expired = "false"
-    if table_exists(con, "identity.expired"):
-        expired = "profile_id in (select old_id from shift semi join identity.expired using (record_key))"
     return f"""
-        select e.*, case when event = 'pinned' then 'decision' when event = 'retired' and {expired} then 'expired'
-            else coalesce(c.cause, if(event in ('shrank', 'retired'), 'deleted_records', 'new_records')) end as cause
-        from ({events}) e left join causes c using (profile_id)"""
+        select e.*, case when event = 'pinned' then 'decision' when event = 'retired' and l.lost = 'expired' then l.lost
+            else coalesce(c.cause, if(event in ('shrank', 'retired'), l.lost, 'new_records')) end as cause
+        from ({events}) e left join causes c using (profile_id) left join ({LOST}) l using (profile_id)"""
+
+
+LOST = """
+    select old_id as profile_id,
+        if(bool_and(record_key in (select record_key from expired_nodes)), 'expired', 'deleted_records') as lost
+    from shift where old_id is not null and new_id is null group by old_id"""
+"""Grain: one row a profile with records that are gone: whether any of them was more than something that expired."""
 
 
 def _exchange_query() -> str:
@@ -108,7 +128,8 @@ def _evidence_query(con: DuckDBPyConnection, now: Circumstances, before: Circums
     """What speaks for a cause in each profile that exchanges records. Grain: profile_id, cause."""
     parts = [
         "select profile_id, 'new_records' as cause from involved where old_id is null",
-        "select profile_id, 'deleted_records' from involved where new_id is null",
+        "select profile_id, if(record_key in (select record_key from expired_nodes), 'expired', 'deleted_records')"
+        " from involved where new_id is null",
         "select profile_id, 'decision' from identity.pins where revision is null",
     ]
     if now.decision_id is not None:

@@ -21,12 +21,12 @@ def successors(con: DuckDBPyConnection, profile_id: str) -> list[tuple[str, floa
     )
 
 
-def changes(con: DuckDBPyConnection) -> dict[str, int]:
-    """Number of ledger events of each kind in the newest revision."""
+def changes(con: DuckDBPyConnection, since: int) -> dict[str, int]:
+    """Number of ledger events of each kind in the revisions after one."""
     found = rows(
         con,
-        """select event, count(*) from identity.profile_events where revision = (
-            select max(revision) from identity.revisions) group by 1""",
+        "select event, count(*) from identity.profile_events where revision > ? group by 1",
+        [since],
     )
     return defaultdict(int, dict(found))
 

@@ -31,9 +31,9 @@ from profile_pipeline.warehouse import (
 )
 
 EVENT_COLUMNS = (
-    "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, zone text,"
-    " record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer, _file integer,"
-    " _line bigint, deliveries bigint, late boolean, device text, subject text, attribution text"
+    "event_key text, source text, event_id text, event_type text, channel text, occurred_at timestamptz, clock text,"
+    " zone text, record_key text, payload json, identifiers struct(namespace text, value text, raw text)[], batch integer,"
+    " _file integer, _line bigint, deliveries bigint, corrected boolean, late boolean, device text, subject text, attribution text"
 )
 SUBJECTS = "select event_key, subject, attribution from records.events where subject is not null"
 """Grain: one row an event that names anybody. `attribution`: stated, inferred or pseudonymous."""
@@ -59,6 +59,12 @@ def build_events(con: DuckDBPyConnection, config: Config) -> None:
         mark_built(con, "records.events", mark, {"base": base, "full": full})
         mark_built(con, "records.event_subjects", mark)
         mark_built(con, "records.expired_events", mark)
+
+
+def corrected(con: DuckDBPyConnection) -> dict[str, int]:
+    """Events of a source that were delivered again with other content, for the sources that have any."""
+    query = "select source, count(*) from records.events where corrected group by source order by source"
+    return dict(rows(con, query))
 
 
 def _rules(config: Config) -> list[object]:
@@ -144,7 +150,8 @@ def _find_repeated(con: DuckDBPyConnection, name: str, accepted: str) -> None:
         con,
         _repeated(name),
         f"""with found as (select event_key from {accepted} group by event_key having count(*) > 1)
-        select event_key, count(*) as deliveries, min(batch) as first_batch,
+        select event_key, count(*) as deliveries, min(hash(payload)) <> max(hash(payload)) as corrected,
+            min(batch) as first_batch,
             arg_min((_file, _line), (observed_at, content_hash, md5(payload), _file, _line)) as chosen
         from {accepted} semi join found using (event_key) group by event_key""",
     )
@@ -161,7 +168,7 @@ def _chosen_query(config: Config, name: str, accepted: str) -> str:
     )
     return f"""
         select e.* replace ({"e.record_key" if described else "null::text"} as record_key), observed_at as occurred_at,
-            {literal(name)} as source, coalesce(r.deliveries, 1) as deliveries,
+            {literal(name)} as source, coalesce(r.deliveries, 1) as deliveries, coalesce(r.corrected, false) as corrected,
             coalesce(r.first_batch, e.batch) as first_batch, {person} as person,
             {best(config, ("device", "cookie"))} as device
         from {accepted} e left join {_repeated(name)} r using (event_key){owner}
@@ -178,8 +185,8 @@ def _events_query(con: DuckDBPyConnection, config: Config, name: str, chosen: st
     """Grain: one row an event that its source still keeps, with its subject as temp.inferred has it."""
     return f"""
         with chosen as ({chosen}), newest as ({_newest_query(name)})
-        select event_key, source, event_id, event_type, channel, occurred_at, zone, record_key, payload, identifiers,
-            chosen.batch as batch, _file, _line, deliveries, coalesce(occurred_at < newest.at, false) as late, device,
+        select event_key, source, event_id, event_type, channel, occurred_at, clock, zone, record_key, payload, identifiers,
+            chosen.batch as batch, _file, _line, deliveries, corrected, coalesce(occurred_at < newest.at, false) as late, device,
             {AS_STATED.format(person="i.person")}
         from chosen left join temp.inferred i using ({POSITION}) left join newest on newest.batch = first_batch
         where {retention.kept(con, config, name)}"""
@@ -193,7 +200,9 @@ def _newest_query(name: str) -> str:
 
 
 def _expired_query(con: DuckDBPyConnection, config: Config, name: str, chosen: str) -> str:
-    return f"""select event_key, source, occurred_at, batch, _file, _line
+    stated = best(config, ("person",))
+    return f"""select event_key, source, occurred_at, batch, _file, _line, if({stated} is null, null, hash({stated})) as person,
+            if(device is null, null, hash(device)) as device
         from ({chosen}) where not {retention.kept(con, config, name)}"""
 
 

@@ -13,8 +13,11 @@ from profile_pipeline.raw import ledger
 from profile_pipeline.warehouse import literal, rows, table_exists
 
 TABLE = """create table if not exists records.expired_events (event_key text, source text, occurred_at timestamptz,
-    batch integer, _file integer, _line bigint)"""
-"""Grain: one row an event that its source keeps no more."""
+    batch integer, _file integer, _line bigint);
+alter table records.expired_events add column if not exists person ubigint;
+alter table records.expired_events add column if not exists device ubigint;
+"""
+"""Grain: one row an event that its source keeps no more. `person`, `device`: hashes of the identities it stated."""
 
 
 def cutoffs(con: DuckDBPyConnection, config: Config) -> dict[str, datetime]:

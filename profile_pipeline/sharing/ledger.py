@@ -68,11 +68,9 @@ def deliveries(con: DuckDBPyConnection, destination: str | None = None) -> list[
     )
 
 
-def delivered_by(con: DuckDBPyConnection, generation: int) -> list[dict[str, Any]]:
-    """Deliveries of a generation that arrived, in the order of their names."""
-    found = [
-        each for each in deliveries(con) if each["generation"] == generation and each["status"] == DELIVERED
-    ]
+def delivered_since(con: DuckDBPyConnection, time: datetime) -> list[dict[str, Any]]:
+    """Deliveries that arrived after a time, in the order of their names."""
+    found = [each for each in deliveries(con) if each["status"] == DELIVERED and each["finished_at"] >= time]
     return sorted(found, key=lambda each: (each["destination"], each["shipment"], each["delivery"]))
 
 

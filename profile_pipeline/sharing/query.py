@@ -79,6 +79,7 @@ def select_rows(con: DuckDBPyConnection, selection: Selection) -> tuple[list[Col
 
     Besides c0, c1, ... it has `_key` (of the row), `_who` (profile) and `_hash` (of what leaves).
     """
+    _require_consents(con, selection)
     columns = columns_for(con, selection)
     offered = _offered_query(con, selection, columns)
     counted = dict(rows(con, f"select _reason, count(*) from ({offered}) group by 1"))
@@ -92,6 +93,20 @@ def select_rows(con: DuckDBPyConnection, selection: Selection) -> tuple[list[Col
     )
     con.execute("set preserve_insertion_order = false")
     return columns, excluded
+
+
+def _require_consents(con: DuckDBPyConnection, selection: Selection) -> None:
+    known = columns_of(con, "generation.profiles")
+    if unknown := next((field for field in selection.consents if field not in known), None):
+        raise _not_yet(selection, selection.where, unknown)
+
+
+def _not_yet(selection: Selection, where: str, name: str) -> PipelineError:
+    """The rules are ahead of the generation."""
+    number = selection.live.number
+    return PipelineError(
+        f"{where}: generation {number} has no values of `{name}` yet; `profile-pipeline run` first"
+    )
 
 
 def columns_for(con: DuckDBPyConnection, selection: Selection) -> list[Column]:
@@ -132,13 +147,19 @@ def _own_columns(con: DuckDBPyConnection, selection: Selection) -> dict[str, str
     if not selection.of_profiles:
         return own
     spaces = {name: f"p.identity_map[{literal(name)}][1]" for name in selection.config.namespaces}
-    computed = {name: f"c.{quote(name)}" for name in selection.config.computed.attributes}
+    published = columns_of(con, "generation.computed_attributes")
+    computed = {
+        name: f"c.{quote(name)}" for name in selection.config.computed.attributes if name in published
+    }
     member = {name: f"m.{name}" for name in MEMBER_COLUMNS} if selection.shipment.audience else {}
     return {**own, **{k: v for k, v in {**member, **spaces, **computed}.items() if k not in own}}
 
 
 def _column(selection: Selection, own: dict[str, str], name: str) -> Column:
     if name not in own:
+        ahead = {*selection.config.attributes, *selection.config.computed.attributes}
+        if selection.of_profiles and name in ahead:
+            raise _not_yet(selection, f"{selection.where}.columns", name)
         fix = suggestion(name, own, "see dictionary.md")
         raise PipelineError(f"{selection.where}.columns: `{selection.table}` has no column `{name}`; {fix}")
     rules = selection.destination.hash
