@@ -147,17 +147,20 @@ def test_an_explicit_null_clears_a_struct_a_part_or_a_key(
 def test_what_is_no_json_of_its_kind_is_nothing_and_reported(
     project: Projects, run_core: Callable[..., Core]
 ) -> None:
-    core = run_core(
-        members(project, {"id": "1", "sizes": ["M"]}, {"id": "2", "phones": {"id": "p"}}, {"id": "3", "home": "York"},
-                {"id": "4", "sizes": {}, "phones": [], "home": {}}), everything=True
+    made = members(
+        project, {"id": "1", "sizes": ["M"]}, {"id": "2", "phones": {"id": "p"}}, {"id": "3", "home": "York"},
+        {"id": "4", "sizes": {}, "phones": [], "home": {}},
     )  # fmt: skip
+    twice = '{"id": "5", "sizes": {"hat": "M", "hat": "L"}, "moment": "2026-03-01T00:00:00Z"}\n'
+    project.deliver(made, "members_2.jsonl", twice)
+    core = run_core(made, everything=True)
     checks = staging.checks(core.con, "members")
     assert {name: check.failed for name, check in checks.items() if name.endswith("_readable") and check.failed} == {
-        "sizes_readable": 1, "phones_readable": 1, "home_street_readable": 1, "home_town_readable": 1,
+        "sizes_readable": 2, "phones_readable": 1, "home_street_readable": 1, "home_town_readable": 1,
     }  # fmt: skip
     assert core.values(
         "select count(*) from profiles.unified where sizes is null and phones is null and home is null"
-    ) == [4]
+    ) == [5]
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [

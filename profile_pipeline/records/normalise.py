@@ -272,16 +272,19 @@ def _map(attribute: Attribute, source: Source, text: str) -> str:
     An explicit null stays where it clears: an entry without a value takes the key from the profile.
     """
     value = _inner(value_of(attribute), source, "e.value")
-    entries = f"map_entries(try_cast(try_cast({text} as json) as map(text, text)))"
-    read = (
-        f"list_transform({entries}, lambda e: struct_pack(key := e.key, value := {value}, said := e.value))"
-    )
+    entry = f"struct_pack(key := e.key, value := {value}, said := e.value)"
+    read = f"list_transform({_entries(text)}, lambda e: {entry})"
     kept = "e.value is not null or e.said is null" if source.clear_value == "null" else "e.value is not null"
     sorted_entries = f"list_sort(list_filter({read}, lambda e: {kept}))"
     bare = (
         f"list_transform(nullif({sorted_entries}, []), lambda e: struct_pack(key := e.key, value := e.value))"
     )
     return f"map_from_entries({bare})"
+
+
+def _entries(text: str) -> str:
+    """Key and text of each entry of a JSON object; NULL where it is none, or has a key twice."""
+    return f"map_entries(try_cast(try_cast({text} as json) as map(text, text)))"
 
 
 def value_of(attribute: Attribute) -> Attribute:
@@ -328,9 +331,10 @@ def readable_query(attribute: Attribute, source: Source, text: str, value: str) 
         return (
             f"({text} is null or {value} is not null or {digits} = repeat(left({digits}, 1), len({digits})))"
         )
-    if kind == "map" or attribute.fields:
-        shape = "OBJECT" if kind == "map" else "ARRAY"
-        return f"({text} is null or coalesce(json_type(try_cast({text} as json)) = '{shape}', false))"
+    if kind == "map":
+        return f"({text} is null or {_entries(text)} is not null)"
+    if attribute.fields:
+        return f"({text} is null or coalesce(json_type(try_cast({text} as json)) = 'ARRAY', false))"
     if kind in {"number", "integer", "boolean", "consent", "timestamp", "country", "gender"}:
         return f"({text} is null or {value} is not null)"
     return None
