@@ -796,7 +796,7 @@ def test_fault_23_an_empty_file_and_a_header_only(project, run_core):
     core = run_core(project(files={"crm_1.csv": "", "crm_2.csv": HEADER, "crm_3.csv": "\n\n"}))
     assert core.file("crm_1.csv") == (
         "refused",
-        "is empty: not even a header line; deliver it again or remove it",
+        "is empty: not even a header line; deliver it again",
     )
     assert core.file("crm_2.csv") == ("loaded", None)
     assert core.file("crm_3.csv")[0] == "refused"

@@ -41,7 +41,7 @@ def read_header(text: io.TextIOWrapper, source: Source) -> list[str]:
         return source.columns
     line = text.readline(source.format.max_line_bytes)
     if not line.strip():
-        raise FileRefused("is empty: not even a header line; deliver it again or remove it")
+        raise FileRefused("is empty: not even a header line; deliver it again")
     if not is_text(line):
         raise FileRefused(
             f"has a header that is not {source.format.encoding}; set the `encoding` of the source"
