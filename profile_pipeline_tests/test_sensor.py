@@ -90,14 +90,14 @@ def test_unfinished_hidden_and_unclaimed_files_ask_for_nothing(project: Project,
 
 
 def test_a_young_file_is_still_on_its_way(project: Project) -> None:
-    drop(project, "crm_1.csv", age=automation.SETTLED_SECONDS - 2)
+    drop(project, "crm_1.csv", age=-60)
     assert look(project) == ([], None)
     drop(project, "crm_1.csv", age=automation.SETTLED_SECONDS + 2)
     assert len(look(project)[0]) == 1
 
 
 def test_a_file_still_growing_does_not_hide_a_settled_one(project: Project) -> None:
-    drop(project, "crm_1.csv", age=0)
+    drop(project, "crm_1.csv", age=-60)
     drop(project, "card_1.jsonl", content='{"number": "k1", "moment": "2026-03-01T00:00:00Z"}\n')
     keys, cursor = look(project)
     assert len(keys) == 1

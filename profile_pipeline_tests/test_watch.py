@@ -45,7 +45,7 @@ def looks(state: Watch, times: int) -> list[bool]:
 
 def test_a_settled_file_makes_one_run(project: Project, jobs: list[str]) -> None:
     state = Watch(project, 0)
-    drop(project, "crm_1.csv", age=0)
+    drop(project, "crm_1.csv", age=-60)
     assert looks(state, 2) == [False, False], "it may still be on its way"
     drop(project, "crm_1.csv")
     assert looks(state, 2) == [True, False]
