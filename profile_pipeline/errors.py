@@ -7,7 +7,3 @@ class PipelineError(Exception):
 
 class BusyError(PipelineError):
     """Another run holds the project's lock; scripts see exit code 75 (EX_TEMPFAIL)."""
-
-
-class PendingError(PipelineError):
-    """A blocking check failed; the previous generation stays live."""
