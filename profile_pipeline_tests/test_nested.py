@@ -227,12 +227,16 @@ SPOKEN = st.lists(
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(said=SPOKEN, choose=st.sampled_from(["most_recent", "most_complete", "unanimous_or_null"]))
-def test_an_atomic_struct_is_the_locked_group_of_its_fields(said: list[dict[str, Any]], choose: str) -> None:
+@given(said=SPOKEN, choose=st.sampled_from([None, "most_recent", "most_complete", "unanimous_or_null"]))
+def test_an_atomic_struct_is_the_locked_group_of_its_fields(
+    said: list[dict[str, Any]], choose: str | None
+) -> None:
+    rule = {"choose": [choose]} if choose else {}
     struct = {"type": "struct", "atomic": True, "fields": {"a": "city", "b": "city"}}
+    group = {"fields": ["place_a", "place_b"], **rule}
     policies: list[dict[str, Any]] = [
-        {"fields": {"place": {"choose": [choose]}}},
-        {"groups": {"place": {"fields": ["place_a", "place_b"], "choose": [choose]}}},
+        {"choose": ["least_recent"], "fields": {"place": rule} if rule else {}},
+        {"choose": ["least_recent"], "groups": {"place": group}},
     ]
     found = []
     for attributes, policy in zip(

@@ -8,7 +8,7 @@ table shows the parts, and the struct beside them.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from profile_pipeline.config.profiles import DEFAULT_CHOICE, FieldRule, Group, Policy, ProfileRules
+from profile_pipeline.config.profiles import FieldRule, Group, Policy, ProfileRules
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.config.sources import Mapping as Reading
 
@@ -147,9 +147,7 @@ def _group(policy: Policy, own: FieldRule | None, parts: list[str]) -> Group:
     """A locked group as an atomic struct needs it. It is constructed: one field alone may be atomic too."""
     if policy.method != "per_field":
         choose = policy.ranking(parts[0]).choose
-    elif own and own.choose:
-        choose = own.choose
     else:
-        choose = policy.choose if policy.choose != DEFAULT_CHOICE else GROUP_CHOICE
+        choose = (own and own.choose) or GROUP_CHOICE
     options = {key: getattr(own, key) for key in ("trust", "decay", "custom")} if own else {}
     return Group.model_construct(fields=parts, choose=list(choose), **options)
