@@ -145,9 +145,7 @@ def flat_policy(policy: Policy, attributes: Attributes) -> Policy:
 
 def _group(policy: Policy, own: FieldRule | None, parts: list[str]) -> Group:
     """A locked group as an atomic struct needs it. It is constructed: one field alone may be atomic too."""
-    if policy.method != "per_field":
-        choose = policy.ranking(parts[0]).choose
-    else:
-        choose = (own and own.choose) or GROUP_CHOICE
+    said = (own and own.choose) or GROUP_CHOICE
+    choose = said if policy.method == "per_field" else policy.ranking(parts[0]).choose
     options = {key: getattr(own, key) for key in ("trust", "decay", "custom")} if own else {}
     return Group.model_construct(fields=parts, choose=list(choose), **options)
