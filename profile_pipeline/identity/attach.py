@@ -17,6 +17,15 @@ TOUCHED = """
         (from identity.attachments except from temp.attached) union all
         (from temp.attached except from identity.attachments))"""
 """Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
+CLUSTERS = """insert into identity.clusters
+    with placed as (
+        select g.record_key, coalesce(a.group_key, g.group_key) as place, flagged
+        from identity.groups g left join temp.attached a using (record_key) {}
+    )
+    select record_key, cluster_key, cluster_size, flagged
+    from (select place, record_key from placed) join (
+        select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
+        from placed group by place) using (place)"""
 
 
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
@@ -26,9 +35,17 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
     the nodes whose group may have changed. Records in clusters that are written again are noted for the ledger.
     """
     replace_table(con, "temp.attached", _attachments_query(config))
-    replace_table(
-        con, "temp.groups_touched", "select distinct group_key from identity.groups" if whole else TOUCHED
-    )
+    if whole:
+        con.execute(CLUSTERS.format(""))
+    else:
+        _rewrite(con)
+    con.execute("create or replace table identity.attachments as from temp.attached")
+    con.execute("drop table temp.attached")
+
+
+def _rewrite(con: DuckDBPyConnection) -> None:
+    """Write the clusters of touched groups again."""
+    replace_table(con, "temp.groups_touched", TOUCHED)
     replace_table(
         con,
         "temp.rewritten",
@@ -38,22 +55,9 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
         union select record_key from identity.attachments semi join temp.groups_touched using (group_key)""",
     )
     con.execute("delete from identity.clusters where record_key in (from temp.rewritten)")
-    con.execute(
-        """insert into identity.clusters
-        with placed as (
-            select g.record_key, coalesce(a.group_key, g.group_key) as place, flagged
-            from identity.groups g left join temp.attached a using (record_key)
-            where g.record_key in (from temp.rewritten)
-        )
-        select record_key, cluster_key, cluster_size, flagged
-        from (select place, record_key from placed) join (
-            select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
-            from placed group by place) using (place)"""
-    )
-    con.execute("create or replace table identity.attachments as from temp.attached")
-    if not whole:
-        changes.note(con, "ids", "from temp.rewritten")
-    con.execute("drop table temp.attached; drop table temp.groups_touched; drop table temp.rewritten")
+    con.execute(CLUSTERS.format("where g.record_key in (from temp.rewritten)"))
+    changes.note(con, "ids", "from temp.rewritten")
+    con.execute("drop table temp.groups_touched; drop table temp.rewritten")
 
 
 def _attachments_query(config: Config) -> str:

@@ -256,7 +256,7 @@ def _cap_of(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
     known = [(n, caps[rule.name]) for n, rule in enumerate(rules)]
     cases = [(n, own[depth]) for n, own in known if depth < 0 or depth < len(own) - 1 or depth == 0]
     listed = " ".join(f"when {n} then {cap}" for n, cap in cases)
-    return f"case any_value(rule) {listed} else 1000000000 end" if cases else "1000000000"
+    return f"case min(rule::integer) {listed} else 1000000000 end" if cases else "1000000000"
 
 
 def _over(rules: Sequence[BlockingRule], caps: Caps, depth: int) -> str:
@@ -312,12 +312,17 @@ def _budgeted_cap(work: DuckDBPyConnection, cap: int, most: int) -> int:
     return max(2, min(cap, WEAK_BLOCK, largest or 2))
 
 
-def pairs_query(left: str, right: str, condition: str) -> str:
+ORDERED = "a.unique_id < b.unique_id"
+
+
+def pairs_query(left: str, right: str, condition: str = ORDERED) -> str:
     """Grain: one row a candidate pair with the number of the first rule that finds it (`match_key`, as Splink has it).
 
     The smaller hash is the left side, so that a pair reads the same whoever came first.
     """
+    sides = "a.unique_id", "b.unique_id"
+    if condition != ORDERED:
+        sides = tuple(f"{side}({', '.join(sides)})" for side in ("least", "greatest"))
     return f"""
-        select min(a.rule) as match_key, least(a.unique_id, b.unique_id) as join_key_l,
-            greatest(a.unique_id, b.unique_id) as join_key_r
+        select min(a.rule) as match_key, {sides[0]} as join_key_l, {sides[1]} as join_key_r
         from {left} a join {right} b on a.key = b.key and {condition} group by 2, 3"""

@@ -6,7 +6,11 @@ components that the edges step touched are looked at again.
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
@@ -121,34 +125,46 @@ def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     return cut
 
 
-def _offending_components(con: DuckDBPyConnection) -> list[Component]:
-    found = {
-        name: Component(nodes, set(scorable or []), [], [], [], {})
-        for name, nodes, scorable in rows(
-            con,
-            """select component, list(n order by n), list(n) filter (scorable)
-            from offending join numbered using (component) group by 1 order by 1""",
+def _offending_components(con: DuckDBPyConnection) -> Iterator[Component]:
+    """One after the other, so that only the columns of all of them are in memory, not their objects."""
+    replace_table(
+        con,
+        "temp.ordered",
+        "select component, row_number() over (order by component) - 1 as place from offending",
+    )
+    inside = "from inside join ordered using (component)"
+    parts = (
+        "select place, n, scorable from ordered join numbered using (component) order by place, n",
+        f"""select place, l, r, accepted {inside} where type <> 'probabilistic'
+        order by place, strength desc, l, r""",
+        f"select place, l, r, match_weight, accepted {inside} where type = 'probabilistic' order by place, l, r",
+        """select place, n, kind, value from limited join numbered using (n) join ordered using (component)
+        order by place""",
+    )
+    for nodes, strong, scores, values in zip(*(_by_place(con, query) for query in parts), strict=True):
+        held: dict[int, list[tuple[str, str]]] = {}
+        for n, kind, value in values:
+            held.setdefault(n, []).append((kind, value))
+        yield Component(
+            [n for n, _ in nodes],
+            {n for n, scorable in nodes if scorable},
+            [(left, right) for left, right, accepted in strong if accepted],
+            [(left, right) for left, right, accepted in strong if not accepted],
+            scores,
+            held,
         )
-    }
-    for name, n, kind, value in rows(
-        con,
-        "select component, n, kind, value from limited join numbered using (n) join offending using (component)",
-    ):
-        found[name].values.setdefault(n, []).append((kind, value))
-    inside = "from inside join offending using (component)"
-    for name, left, right, accepted in rows(
-        con,
-        f"""select component, l, r, accepted {inside} where type <> 'probabilistic'
-        order by component, strength desc, l, r""",
-    ):
-        (found[name].strong if accepted else found[name].apart).append((left, right))
-    for name, *pair in rows(
-        con,
-        f"""select component, l, r, match_weight, accepted {inside} where type = 'probabilistic'
-        order by component, l, r""",
-    ):
-        found[name].scores.append(tuple(pair))
-    return list(found.values())
+    con.execute("drop table ordered")
+
+
+def _by_place(con: DuckDBPyConnection, query: str) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of each offending component in turn, without their first column, which is its place."""
+    found = con.execute(query).fetchnumpy()
+    places, *columns = (np.ma.getdata(column) for column in found.values())
+    values = [column.tolist() for column in columns]
+    total = scalar(con, "select count(*) from ordered")
+    ends = np.searchsorted(places, np.arange(total + 1)).tolist()
+    for first, last in pairwise(ends):
+        yield list(zip(*(column[first:last] for column in values), strict=True))
 
 
 def limited_query(bounds: dict[str, int], members: str = "numbered") -> str:

@@ -121,8 +121,17 @@ def _one_edit(column: str, part: str = "") -> str:
     # Damerau-Levenshtein is the dearest function here: called only where cheaper ones say it can matter
     left, right, near = f"{column}_l", f"{column}_r", part or column
     return (
-        f"abs(length({left}) - length({right})) <= 1 and levenshtein({near}_l, {near}_r) <= 2"
-        f" and damerau_levenshtein({left}, {right}) <= 1"
+        f"abs(length({left}) - length({right})) <= 1{f' and {_one_end(part, 3, 3)}' if part else ''}"
+        f" and levenshtein({near}_l, {near}_r) <= 2 and damerau_levenshtein({left}, {right}) <= 1"
+    )
+
+
+def _one_end(column: str, first: int, last: int) -> str:
+    """Whether so many letters at the beginning or at the end are the same, as they are within one edit; true of short texts."""
+    left, right = f"{column}_l", f"{column}_r"
+    return (
+        f"(right({left}, {last}) = right({right}, {last}) or left({left}, {first}) = left({right}, {first})"
+        f" or length({left}) <= {first + last})"
     )
 
 
@@ -137,7 +146,8 @@ def _common_part(column: str) -> str:
 def _given_levels() -> list[Level]:
     return [
         ("same", "given_l = given_r", 0.7, 0.01),
-        ("nickname", "list_has_any(formal_names_l, formal_names_r)", 0.06, 0.003),
+        # a sign for each formal name: some are gone when those of the other name are taken away
+        ("nickname", "translate(formal_names_l, formal_names_r, '') <> formal_names_l", 0.06, 0.003),
         ("one edit", f"length(given_l) > 2 and length(given_r) > 2 and {_one_edit('given')}", 0.08, 0.004),
         (
             "part of the other",
@@ -216,7 +226,7 @@ def _email_levels() -> list[Level]:
 def _phone_levels() -> list[Level]:
     return [
         ("same", "phone_l = phone_r", 0.6, 0.00003),
-        ("one edit", "levenshtein(phone_l, phone_r) <= 1", 0.03, 0.00005),
+        ("one edit", f"{_one_end('phone', 8, 4)} and levenshtein(phone_l, phone_r) <= 1", 0.03, 0.00005),
     ]
 
 

@@ -185,7 +185,7 @@ def _block(scope: Scope, model: Model) -> dict[str, Any]:
         replace_table(work, "pairs", own_pairs_query(model.settings, "" if scope.whole else "changed"))
     elif scope.whole:
         blocking.write_all_keys(work, rules, caps, "features")
-        replace_table(work, "pairs", blocking.pairs_query("keys", "keys", "a.unique_id < b.unique_id"))
+        replace_table(work, "pairs", blocking.pairs_query("keys", "keys"))
     else:
         _block_changed(scope, rules, caps)
     return {"rules": [rule.name for rule in rules]}

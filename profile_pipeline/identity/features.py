@@ -71,7 +71,9 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
     with transaction(con):
         replace_table(con, "temp.suspended", suspended_query(config))
         replace_table(con, "temp.changed", changes.noted_query("features") + (" limit 0" if whole else ""))
-        replace_table(con, "temp.inputs", inputs_query(config, _matched(config, whole=whole)))
+        con.execute(
+            f"create or replace temp view inputs as {inputs_query(config, _matched(config, whole=whole))}"
+        )
         add_nicknames(con)
         if whole:
             replace_table(con, "identity.features", features_query(config))
@@ -79,8 +81,7 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
             con.execute("delete from identity.features where record_key in (from temp.changed)")
             con.execute(f"insert into identity.features by name {features_query(config)}")
         _require_distinct(con, whole=whole)
-        for table in ("changed", "inputs", "suspended", "nicknames"):
-            con.execute(f"drop table temp.{table}")
+        con.execute("drop view inputs; drop table suspended; drop table changed; drop table nicknames")
         changes.forget(con, "features")
         full = mark if whole else last_full(con, "identity.features")
         mark_built(con, "identity.features", mark, {"base": base, "full": full})
@@ -197,9 +198,17 @@ def add_nicknames(con: DuckDBPyConnection) -> None:
     con.unregister("nickname_table")
 
 
+FIRST_SIGN = 0x4E00
+"""From here on Unicode has more than 20,000 letters in a row, none of which combines with its neighbours."""
+
+
 @functools.cache
 def _nicknames() -> pa.Table:
+    """One sign for each formal name: a short text goes through the joins of scoring much faster than a list of names."""
     names = {name: {name, *formal} for name, formal in normalise.formal_names().items()}
-    for formal in {formal for found in names.values() for formal in found}:
+    formal_names = sorted({formal for found in names.values() for formal in found})
+    for formal in formal_names:
         names.setdefault(formal, {formal})
-    return pa.table({"nickname": list(names), "formal_names": [sorted(found) for found in names.values()]})
+    sign = {formal: chr(FIRST_SIGN + n) for n, formal in enumerate(formal_names)}
+    signs = ["".join(sorted(sign[formal] for formal in found)) for found in names.values()]
+    return pa.table({"nickname": list(names), "formal_names": signs})

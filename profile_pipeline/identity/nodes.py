@@ -71,13 +71,12 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
     with transaction(con):
         few = _write_identifiers(con, config) and records == facts(con, "identity.nodes").get("records")
         looked_at = RESTATED if few and not whole else ""
-        replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
         if whole:
+            replace_table(con, "identity.nodes", _nodes_query(config))
             replace_table(con, "identity.generic_values", generic_query(config))
-            replace_table(con, "identity.nodes", "select * from temp.nodes_now")
         else:
             _update(con, config, looked_at)
-        con.execute("drop table person_namespaces; drop table temp.nodes_now; drop table temp.restated")
+        con.execute("drop table person_namespaces; drop table temp.restated")
         full = mark if whole else last_full(con, "identity.nodes")
         mark_built(con, "identity.nodes", mark, {"base": base, "full": full, "records": records})
         mark_built(con, "identity.identifiers", mark)
@@ -86,6 +85,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
 
 def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     """Write what changed; notes nodes that differ, and those with a value that became generic or is so no more."""
+    replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
     replace_table(con, "temp.nodes_changed", CHANGED.format(f"where {looked_at}" if looked_at else ""))
     con.execute("delete from identity.nodes where record_key in (from temp.nodes_changed)")
     con.execute(
@@ -97,7 +97,8 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     replace_table(con, "identity.generic_values", "from temp.generic_now")
     for stage in ("features", "edges"):
         changes.note(con, stage, "from temp.nodes_changed")
-    con.execute("drop table temp.nodes_changed; drop table temp.generic_now; drop table temp.flipped")
+    for table in ("nodes_now", "nodes_changed", "generic_now", "flipped"):
+        con.execute(f"drop table temp.{table}")
 
 
 def _carriers_query(config: Config) -> str:
@@ -175,7 +176,7 @@ def _looked_at(config: Config) -> list[str]:
     return sorted(matched | set(config.identity.clustering.never_differ) | set(first_fields(config).values()))
 
 
-def _nodes_query(config: Config, looked_at: str) -> str:
+def _nodes_query(config: Config, looked_at: str = "") -> str:
     """Grain: one row a node, or one that fulfils a condition. Kind: record, person (known from events only) or pseudonymous.
 
     `content` is a hash of all that links, limits or is compared: two nodes with equal content act alike.

@@ -6,9 +6,8 @@ not hold when most pairs along it are unlikely. The result depends on the compon
 """
 
 import heapq
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 CLIP = (-4.0, 15.0)
 """Match weights count within these bounds, so that no single pair outweighs many others."""
@@ -23,31 +22,29 @@ CONTRADICTED = "other records of both contradict it"
 """Why a link does not hold."""
 
 
-@dataclass(slots=True)
 class Tie:
-    """All scored pairs between two groups: sum of weights, number of pairs, number of links among them."""
+    """All scored pairs between two groups: sum of weights, number of pairs, whether any of them is a link."""
 
-    weight: float = 0.0
-    pairs: int = 0
-    links: int = 0
+    __slots__ = ("linked", "pairs", "weight")
 
-    def add(self, other: "Tie") -> None:
-        """Count the pairs of another tie too."""
-        self.weight += other.weight
-        self.pairs += other.pairs
-        self.links += other.links
+    def __init__(self, weight: float, pairs: int, linked: bool) -> None:
+        self.weight, self.pairs, self.linked = weight, pairs, linked
 
 
-@dataclass(slots=True)
 class Group:
-    """Nodes united so far, how many of them can be scored, and the limited values they hold."""
+    """Nodes united so far, how many of them can be scored, and the limited values they hold.
 
-    nodes: list[int]
-    scorable: int
-    held: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    ties: dict[int, Tie] = field(default_factory=dict)
-    apart: set[int] = field(default_factory=set)
-    """Groups that a decision keeps apart from this one."""
+    `ties` is by the other group, `apart` are the groups that a decision keeps apart from this one.
+    """
+
+    __slots__ = ("apart", "held", "nodes", "scorable", "ties")
+
+    def __init__(self, node: int, scorable: bool) -> None:
+        self.nodes = [node]
+        self.scorable = int(scorable)
+        self.held: dict[str, set[str]] = {}
+        self.ties: dict[int, Tie] = {}
+        self.apart: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,9 @@ class Bounds:
         """Whether no limit keeps two groups from being one profile."""
         if len(a.nodes) + len(b.nodes) > self.size:
             return False
-        common = a.held.keys() & b.held.keys()
-        return all(len(a.held[kind] | b.held[kind]) <= self.values[kind] for kind in common)
+        return all(
+            len(held | b.held[kind]) <= self.values[kind] for kind, held in a.held.items() if kind in b.held
+        )
 
 
 def refine(component: Component, bounds: Bounds) -> tuple[list[list[int]], list[tuple[int, int, str]]]:
@@ -103,28 +101,32 @@ def _may_unite(groups: dict[int, Group], a: int, b: int, bounds: Bounds) -> bool
 
 
 def _singles(component: Component) -> dict[int, Group]:
-    groups = {}
-    for node in component.nodes:
-        groups[node] = Group([node], int(node in component.scorable))
-        for kind, value in component.values.get(node, ()):
-            groups[node].held[kind].add(value)
+    groups = {node: Group(node, node in component.scorable) for node in component.nodes}
+    for node, values in component.values.items():
+        for kind, value in values:
+            groups[node].held.setdefault(kind, set()).add(value)
     return groups
 
 
 def _tie(groups: dict[int, Group], member: dict[int, int], scores: Iterable[Score]) -> None:
+    lowest, highest = CLIP
     for left, right, weight, is_link in scores:
         a, b = member[left], member[right]
-        if a != b:
-            tie = groups[a].ties.get(b)
-            if tie is None:
-                groups[a].ties[b] = groups[b].ties[a] = tie = Tie()
-            tie.weight += min(max(weight, CLIP[0]), CLIP[1])
+        if a == b:
+            continue
+        counted = weight if lowest < weight < highest else max(lowest, min(weight, highest))
+        ties = groups[a].ties
+        tie = ties.get(b)
+        if tie is None:
+            ties[b] = groups[b].ties[a] = Tie(counted, 1, is_link)
+        else:
+            tie.weight += counted
             tie.pairs += 1
-            tie.links += is_link
+            tie.linked = tie.linked or is_link
 
 
-Offer = tuple[float, int, int, int, int]
-"""Two groups with a link that may unite: minus the average of their pairs, their names, and the sizes for which that held."""
+Offer = tuple[float, int, int, int]
+"""Two groups with a link that may unite: minus the average of their pairs, their names, and the size of both at the time."""
 
 
 def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bounds) -> None:
@@ -133,16 +135,17 @@ def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bound
         offer
         for a, group in groups.items()
         for b, tie in group.ties.items()
-        if a < b and tie.links and (offer := _offer(groups, a, b, tie, bounds))
+        if a < b and tie.linked and (offer := _offer(groups, a, b, tie, bounds))
     ]
     heapq.heapify(heap)
     while heap:
-        _, a, b, *sizes = heapq.heappop(heap)
-        current = a in groups and b in groups and sizes == [len(groups[a].nodes), len(groups[b].nodes)]
+        _, a, b, size = heapq.heappop(heap)
+        # groups only grow, so that their size in all tells whether either did
+        current = a in groups and b in groups and size == len(groups[a].nodes) + len(groups[b].nodes)
         if current and _may_unite(groups, a, b, bounds):
             _unite(groups, member, a, b)
             for other, tie in groups[a].ties.items():
-                if tie.links and (offer := _offer(groups, min(a, other), max(a, other), tie, bounds)):
+                if tie.linked and (offer := _offer(groups, a, other, tie, bounds)):
                     heapq.heappush(heap, offer)
 
 
@@ -151,7 +154,10 @@ def _offer(groups: dict[int, Group], a: int, b: int, tie: Tie, bounds: Bounds) -
     one, other = groups[a], groups[b]
     possible = one.scorable * other.scorable
     average = (tie.weight + (possible - tie.pairs) * bounds.unscored) / possible
-    return (-average, a, b, len(one.nodes), len(other.nodes)) if average >= 0 else None
+    if average < 0:
+        return None
+    size = len(one.nodes) + len(other.nodes)
+    return (-average, a, b, size) if a < b else (-average, b, a, size)
 
 
 def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> None:
@@ -161,7 +167,7 @@ def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> 
     kept.nodes += gone.nodes
     kept.scorable += gone.scorable
     for kind, held in gone.held.items():
-        kept.held[kind] |= held
+        kept.held[kind] = kept.held.get(kind, set()) | held
     for node in gone.nodes:
         member[node] = a
     for other in gone.apart:
@@ -170,11 +176,17 @@ def _unite(groups: dict[int, Group], member: dict[int, int], a: int, b: int) -> 
     kept.apart |= gone.apart
     kept.ties.pop(b, None)
     for other, tie in gone.ties.items():
-        if other != a:
-            groups[other].ties.pop(b)
-            both = kept.ties.setdefault(other, Tie())
-            both.add(tie)
-            groups[other].ties[a] = both
+        if other == a:
+            continue
+        ties = groups[other].ties
+        del ties[b]
+        both = kept.ties.get(other)
+        if both is None:
+            kept.ties[other] = ties[a] = tie
+        else:
+            both.weight += tie.weight
+            both.pairs += tie.pairs
+            both.linked = both.linked or tie.linked
 
 
 def _cut(

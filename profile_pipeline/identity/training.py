@@ -211,7 +211,7 @@ def _sample_candidates(
     found = scalar(work, f"select coalesce(sum(pairs) // 2, 0) from ({ends})")
     parts *= max(1, -(-int(found) // most_pairs))
     own = f"(select * from keys where {_sampled(parts)})"
-    replace_table(work, "candidates", blocking.pairs_query(own, "keys", "a.unique_id < b.unique_id"))
+    replace_table(work, "candidates", blocking.pairs_query(own, "keys"))
     work.execute("drop table keys")
     return scalar(work, f"select count(*) filter ({_sampled(parts)}) / greatest(count(*), 1) from features")
 
