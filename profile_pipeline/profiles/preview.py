@@ -22,7 +22,7 @@ from profile_pipeline.profiles import lineage, pins
 from profile_pipeline.profiles.lists import list_columns
 from profile_pipeline.profiles.policy_versions import in_use, mark_of
 from profile_pipeline.profiles.reasons import Reason, reasons
-from profile_pipeline.profiles.unified import unified_query
+from profile_pipeline.profiles.unified import FACT_COLUMNS, unified_query
 from profile_pipeline.warehouse import (
     count,
     literal,
@@ -36,8 +36,7 @@ from profile_pipeline.warehouse import (
 
 BEFORE, AFTER = "trial:before", "trial:after"
 """Names of the two sides while they are tried; no policy can be called so."""
-FACTS = """profile_id, kind, record_count, sources, identity_map, event_count, last_event_at, first_observed_at,
-    last_observed_at, flagged"""
+FACTS = ", ".join(("profile_id", *FACT_COLUMNS))
 """What the last run knew of profiles whatever the policy."""
 SAMPLED = 1_000
 """Profiles that are merged to find those a preview shows."""

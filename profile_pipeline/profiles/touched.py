@@ -10,9 +10,9 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.warehouse import literal, replace_table
 
-FOLLOW_EVENTS = ("unified", "computed", "audiences")
-"""Steps that look again at a profile whose events changed."""
-STEPS = ("lineage", *FOLLOW_EVENTS)
+FOLLOW_EVENTS = ("activity", "computed", "audiences")
+"""Steps that look again at a profile whose events changed; `activity` is what a unified profile shows of them."""
+STEPS = ("lineage", "unified", "computed", "audiences")
 """Steps that follow the candidates."""
 QUEUE = """
 create table if not exists profiles.changes (stage text not null, profile_id text not null);

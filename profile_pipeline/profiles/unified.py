@@ -45,6 +45,10 @@ FACTS = f"""
     select facts.*, identity_map, coalesce(event_count, 0) as event_count, last_event_at
     from facts left join identities using (profile_id) left join activity using (profile_id)"""
 """What is the same under every policy."""
+FACT_COLUMNS = (
+    "kind", "record_count", "sources", "identity_map", "event_count", "last_event_at", "first_observed_at",
+    "last_observed_at", "flagged",
+)  # fmt: skip
 
 
 def facts_query(wanted: str = "") -> str:
@@ -72,28 +76,46 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
     con.execute(touched.QUEUE)
     with transaction(con):
         if not whole:
-            replace_table(con, "temp.touched", touched.noted_query("unified"))
-            # once for all policies: the lineage is the largest table here
-            replace_table(con, TOUCHED, rows_where(LINEAGE, "profile_id in (from temp.touched)"))
-        wanted = "" if whole else "and profile_id in (from temp.touched)"
+            _take_touched(con)
+        wanted = "" if whole else "and profile_id in (from temp.touched union all from temp.active)"
         replace_table(con, "temp.profile_facts", facts_query(wanted))
         for policy in config.profiles.policies:
             _write(con, config, policy, whole=whole)
-        con.execute(
-            f"drop table temp.profile_facts; drop table if exists temp.touched; drop table if exists {TOUCHED}"
-        )
-        touched.forget(con, "unified")
+        con.execute("drop table temp.profile_facts")
+        if not whole:
+            con.execute(f"drop table temp.touched; drop table temp.active; drop table {TOUCHED}")
+        for step in ("unified", "activity"):
+            touched.forget(con, step)
         full = mark if whole else last_full(con, "profiles.unified")
         mark_built(con, "profiles.unified", mark, {"base": base, "full": full})
 
 
+def _take_touched(con: DuckDBPyConnection) -> None:
+    """`touched`: profiles to merge again, with their lineage; `active`: those with the same values, but other events."""
+    shown = "select profile_id from profiles.unified"
+    replace_table(
+        con,
+        "temp.touched",
+        f"{touched.noted_query('unified')} union ({touched.noted_query('activity')} except {shown})",
+    )
+    replace_table(con, "temp.active", f"{touched.noted_query('activity')} except from temp.touched")
+    # once for all policies: the lineage is the largest table here
+    replace_table(con, TOUCHED, rows_where(LINEAGE, "profile_id in (from temp.touched)"))
+
+
 def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool) -> None:
-    table, query = table_of(config, policy), unified_query(config, policy, LINEAGE if whole else TOUCHED)
+    table = table_of(config, policy)
     if whole:
-        replace_table(con, table, query)
+        replace_table(con, table, unified_query(config, policy))
         return
     con.execute(f"delete from {table} where profile_id in (from temp.touched)")
-    con.execute(f"insert into {table} by name {query}")
+    con.execute(
+        f"insert into {table} by name {unified_query(config, policy, TOUCHED)} where profile_id in (from temp.touched)"
+    )
+    con.execute(
+        f"""update {table} p set {", ".join(f"{column} = f.{column}" for column in FACT_COLUMNS)}
+        from temp.profile_facts f where p.profile_id = f.profile_id and f.profile_id in (from temp.active)"""
+    )
 
 
 def unified_query(config: Config, policy: str, lineage: str = LINEAGE) -> str:
