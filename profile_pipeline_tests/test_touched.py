@@ -79,7 +79,7 @@ def test_incremental_equals_full(history: list[tuple[dict[str, Record], list[str
                 deliver(fresh, config, state, events)
                 build(fresh, config)
                 assert contents(kept, config) == contents(fresh, config)
-        waiting = "select count(*) from profiles.changes where stage in ('lineage', 'unified')"
+        waiting = "select count(*) from profiles.changes where stage in ('lineage', 'unified', 'activity')"
         assert not scalar(kept, waiting), "what a step dealt with stays in its queue"
 
 
@@ -100,6 +100,20 @@ def test_only_touched_profiles_are_merged_again() -> None:
         for table in ("candidates", "lineage", "unified"):
             marked = f"select distinct profile_id, coalesce(old, false) from profiles.{table} order by 1"
             assert rows(con, marked) == [("p", False), ("q", True)], table
+
+
+def test_a_profile_with_other_events_only_is_not_merged_again() -> None:
+    config = config_of(FIELDS, POLICIES)
+    state = {"a:1": {"profile": "p", "given_name": "Ann"}, "b:1": {"profile": "q", "given_name": "Bob"}}
+    shown = "select profile_id, given_name, event_count, old from profiles.unified order by 1"
+    with warehouse() as con:
+        deliver(con, config, state)
+        build(con, config)
+        con.execute("alter table profiles.unified add column old boolean default true")
+        con.execute("update profiles.lineage set value = 'nobody looks here'")
+        deliver(con, config, state, events=["p"])
+        build(con, config)
+        assert rows(con, shown) == [("p", "Ann", 1, True), ("q", "Bob", 0, True)]
 
 
 def test_other_rules_of_a_source_begin_afresh() -> None:
