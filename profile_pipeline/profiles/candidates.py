@@ -75,20 +75,25 @@ def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
 def candidates_query(config: Config, survivors: list[str], members: str = f"({MEMBERS})") -> str:
     """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither.
 
-    `valid` is false where the row failed a declared expectation about the field that did not refuse it. `members` is a
-    relation (record_key, profile_id) of the records wanted.
+    `valid` is false where the row failed a declared expectation about the field that did not refuse it. `record_number`
+    is the place of the record in its profile in order of keys. `members` is a relation (record_key, profile_id) of all
+    the records of the profiles wanted.
     """
     offers = ", ".join(offer_query(field, attribute.type) for field, attribute in config.attributes.items())
     sources = ", ".join(map(literal, survivors)) or "null"
     return f"""
-        with offered as (
-            select profile_id, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
+        with members as (
+            select record_key, profile_id,
+                (row_number() over (partition by profile_id order by record_key))::integer as record_number
+            from {members}
+        ), offered as (
+            select profile_id, record_number, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
                 unnest(list_filter([{offers}], lambda o: o.value is not null or o.cleared)) as o
-            from records.current join {members} m using (record_key)
+            from records.current join members using (record_key)
             where source in ({sources})
         )
         select profile_id, o.field as field, o.value as value, o.shown as shown, o.cleared as cleared, record_key,
-            source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock,
+            record_number, source, coalesce(field_times[o.field], observed_at) as observed_at, ingested_at, clock,
             not coalesce(list_contains(doubtful, o.field), false) as valid, false as pinned
         from offered"""
 

@@ -35,7 +35,7 @@ def list_columns(config: Config, policy: str) -> dict[str, str]:
 
 def seat_query(unit: Unit) -> str:
     """`seat`, the rank in the lineage, of a candidate that is at `place` by the rules."""
-    whole = "partition by profile_id, unit"
+    whole = "partition by profile, field_no"
     if unit.keep == "list":
         # the best candidate of each value first, in order; then those that say the same, and clears
         repeated = "if(place = 1 or (copy = 1 and value is not null), 0, 1)"

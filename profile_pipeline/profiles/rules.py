@@ -104,7 +104,7 @@ def _numbers(config: Config, policy: Policy, unit: Unit) -> dict[str, str]:
 
 def beside(unit: Unit) -> str:
     """Further columns that the rules of a unit ask for: votes and weight by value, and the branch."""
-    alike = "over (partition by profile_id, unit, value)"
+    alike = "over (partition by profile, field_no, said)"
     found = []
     if "most_frequent" in unit.ranking.rules:
         found.append(f"count(distinct source) {alike} as votes")
