@@ -46,6 +46,7 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
     whole = not continues(con, "profiles.candidates", base)
     with transaction(con):
         touched.find_touched(con, whole=whole)
+        touched.drop_handed_over(con, touched.CANDIDATES)
         if whole:
             replace_table(con, "profiles.candidates", candidates_query(config, survivors))
         else:
@@ -55,7 +56,9 @@ def build_candidates(con: DuckDBPyConnection, config: Config) -> None:
             wanted = f"from ({MEMBERS}) where profile_id in (from temp.touched)"
             replace_table(con, "temp.touched_members", f"select record_key, profile_id {wanted}")
             offered = candidates_query(config, survivors, "temp.touched_members")
-            con.execute(f"insert into profiles.candidates by name {offered}")
+            replace_table(con, touched.CANDIDATES, offered)
+            con.execute(f"insert into profiles.candidates by name from {touched.CANDIDATES}")
+            touched.hand_over(con, touched.CANDIDATES, "from temp.touched")
             con.execute("drop table temp.touched_members")
         if pins.offer_pins(con, config):
             mark = _mark(con, config, survivors)

@@ -35,10 +35,10 @@ from profile_pipeline.warehouse import (
     transaction,
 )
 
-ALL, TOUCHED = "profiles.candidates", "temp.touched_candidates"
+ALL, TABLE = "profiles.candidates", "profiles.lineage"
 PROFILE = "coalesce(try_cast({0} as uuid), md5({0})::uuid)"
 """SQL: a profile id as a number."""
-TABLE = """create or replace table profiles.lineage (
+SHAPE = """(
     policy text not null, policy_version integer not null, profile_id text not null, field text not null,
     rank bigint not null, won boolean not null, value text, cleared boolean not null, record_key text not null,
     source text not null, observed_at timestamptz, rule text not null)"""
@@ -54,26 +54,37 @@ def build_lineage(con: DuckDBPyConnection, config: Config) -> None:
     whole = not continues(con, "profiles.lineage", base)
     con.execute(touched.QUEUE)
     with transaction(con):
+        touched.drop_handed_over(con, touched.LINEAGE)
         if whole:
-            con.execute(TABLE)
+            con.execute(f"create or replace table {TABLE} {SHAPE}")
+            _decide_all(con, config, ALL, TABLE)
         else:
-            _take_touched(con)
-        for name, policy in config.profiles.policies.items():
-            for unit in units(config, policy):
-                _decide(con, config, name, unit, ALL if whole else TOUCHED)
-            pins.put_first(con, name, policy.version)
-        if not whole:
-            con.execute(f"drop table {TOUCHED}")
+            _update(con, config)
+        pinned = [pins.put_first(con, name, p.version) for name, p in config.profiles.policies.items()]
+        if any(pinned):
+            touched.drop_handed_over(con, touched.LINEAGE)
         touched.forget(con, "lineage")
         full = mark if whole else last_full(con, "profiles.lineage")
         mark_built(con, "profiles.lineage", mark, {"base": base, "full": full})
 
 
-def _take_touched(con: DuckDBPyConnection) -> None:
-    """Copy the candidates of touched profiles aside, and delete what was decided about them."""
+def _update(con: DuckDBPyConnection, config: Config) -> None:
+    """Decide anew about touched profiles only."""
     noted = touched.noted_query("lineage")
-    replace_table(con, TOUCHED, rows_where(ALL, f"profile_id in ({noted})"))
-    con.execute(f"delete from profiles.lineage where profile_id in ({noted})")
+    if not touched.handed_over(con, touched.CANDIDATES, noted):
+        replace_table(con, touched.CANDIDATES, rows_where(ALL, f"profile_id in ({noted})"))
+    con.execute(f"create or replace temp table {touched.LINEAGE} {SHAPE}")
+    _decide_all(con, config, touched.CANDIDATES, touched.LINEAGE)
+    con.execute(f"delete from {TABLE} where profile_id in ({noted})")
+    con.execute(f"insert into {TABLE} by name from {touched.LINEAGE}")
+    touched.drop_handed_over(con, touched.CANDIDATES)
+    touched.hand_over(con, touched.LINEAGE, noted)
+
+
+def _decide_all(con: DuckDBPyConnection, config: Config, candidates: str, target: str) -> None:
+    for name, policy in config.profiles.policies.items():
+        for unit in units(config, policy):
+            _decide(con, config, name, unit, candidates, target)
 
 
 def _clock_hand(con: DuckDBPyConnection, config: Config) -> str | None:
@@ -83,9 +94,11 @@ def _clock_hand(con: DuckDBPyConnection, config: Config) -> str | None:
     return str(scalar(con, f"select {AS_OF}")) if fades else None
 
 
-def _decide(con: DuckDBPyConnection, config: Config, name: str, unit: Unit, candidates: str) -> None:
+def _decide(
+    con: DuckDBPyConnection, config: Config, name: str, unit: Unit, candidates: str, target: str
+) -> None:
     try:
-        con.execute(f"insert into profiles.lineage by name {lineage_query(config, name, unit, candidates)}")
+        con.execute(f"insert into {target} by name {lineage_query(config, name, unit, candidates)}")
     except duckdb.ConversionException as error:
         place = f"groups.{unit.group}" if unit.group else f"fields.{unit.fields[0]}"
         raise PipelineError(

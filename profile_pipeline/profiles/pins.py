@@ -427,10 +427,13 @@ def mark(con: DuckDBPyConnection, config: Config) -> list[tuple[Any, ...]]:
     )
 
 
-def put_first(con: DuckDBPyConnection, policy: str, version: int) -> None:
-    """Let the pins among the candidates win the fresh part of a policy's lineage, whatever its rules and groups are."""
+def put_first(con: DuckDBPyConnection, policy: str, version: int) -> bool:
+    """Let the pins among the candidates win the fresh part of a policy's lineage, whatever its rules and groups are.
+
+    False where there is no pin.
+    """
     if not scalar(con, "select count(*) from profiles.candidates where pinned"):
-        return
+        return False
     con.execute(
         f"""update profiles.lineage l set rank = l.rank + 1, won = false, rule = '{RULE}' from profiles.candidates p
         where p.pinned and p.profile_id = l.profile_id and p.field = l.field and l.policy = ? and l.rule <> '{RULE}'""",
@@ -445,3 +448,4 @@ def put_first(con: DuckDBPyConnection, policy: str, version: int) -> None:
                 and l.record_key = p.record_key)""",
         [policy, version, policy],
     )
+    return True

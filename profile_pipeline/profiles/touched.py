@@ -8,10 +8,12 @@ notes away in the transaction that deals with them, so a killed run loses none.
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.profile_ids import MEMBERS
-from profile_pipeline.warehouse import literal, replace_table
+from profile_pipeline.warehouse import literal, replace_table, scalar
 
 FOLLOW_EVENTS = ("activity", "computed", "audiences")
 """Steps that look again at a profile whose events changed; `activity` is what a unified profile shows of them."""
+CANDIDATES, LINEAGE = "temp.touched_candidates", "temp.touched_lineage"
+"""Rows of profiles.candidates and profiles.lineage that a step of an incremental run hands over to the next."""
 STEPS = ("lineage", "unified", "computed", "audiences")
 """Steps that follow the candidates."""
 QUEUE = """
@@ -103,3 +105,31 @@ def forget(con: DuckDBPyConnection, step: str) -> None:
     """Take a step's notes away: they have been dealt with, or everything was computed afresh."""
     con.execute(QUEUE)
     con.execute("delete from profiles.changes where stage = ?", [step])
+
+
+# ---------------------------------------------------------------- rows handed over inside a run
+
+
+def hand_over(con: DuckDBPyConnection, rows: str, profiles: str) -> None:
+    """Keep the temporary table `rows` for the next step: all rows of the profiles that a query gives.
+
+    The steps of a run share a connection, so the next one need not look for them among all others. Where it runs
+    later, or has to look at more profiles, it does.
+    """
+    replace_table(con, f"{rows}_profiles", profiles)
+
+
+def handed_over(con: DuckDBPyConnection, rows: str, profiles: str) -> bool:
+    """Whether the step before left the rows of exactly the profiles that a query gives."""
+    name = rows.removeprefix("temp.")
+    both = "temporary and table_name in (?, ?)"
+    if scalar(con, f"select count(*) < 2 from duckdb_tables() where {both}", [name, f"{name}_profiles"]):
+        return False
+    kept = f"select profile_id from {rows}_profiles"
+    differing = f"(({kept} except {profiles}) union all ({profiles} except {kept}))"
+    return not scalar(con, f"select count(*) from {differing}")
+
+
+def drop_handed_over(con: DuckDBPyConnection, rows: str) -> None:
+    """Forget what a step left for the next one."""
+    con.execute(f"drop table if exists {rows}; drop table if exists {rows}_profiles")

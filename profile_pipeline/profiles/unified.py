@@ -22,7 +22,7 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-LINEAGE, TOUCHED = "profiles.lineage", "temp.touched_lineage"
+LINEAGE = "profiles.lineage"
 FACTS = f"""
     with members as ({MEMBERS} {{wanted}}), facts as (
         select m.profile_id, if(bool_or(n.kind <> 'pseudonymous'), 'person', 'pseudonymous') as kind,
@@ -83,7 +83,8 @@ def build_unified(con: DuckDBPyConnection, config: Config) -> None:
             _write(con, config, policy, whole=whole)
         con.execute("drop table temp.profile_facts")
         if not whole:
-            con.execute(f"drop table temp.touched; drop table temp.active; drop table {TOUCHED}")
+            con.execute("drop table temp.touched; drop table temp.active")
+        touched.drop_handed_over(con, touched.LINEAGE)
         for step in ("unified", "activity"):
             touched.forget(con, step)
         full = mark if whole else last_full(con, "profiles.unified")
@@ -99,8 +100,9 @@ def _take_touched(con: DuckDBPyConnection) -> None:
         f"{touched.noted_query('unified')} union ({touched.noted_query('activity')} except {shown})",
     )
     replace_table(con, "temp.active", f"{touched.noted_query('activity')} except from temp.touched")
-    # once for all policies: the lineage is the largest table here
-    replace_table(con, TOUCHED, rows_where(LINEAGE, "profile_id in (from temp.touched)"))
+    if not touched.handed_over(con, touched.LINEAGE, "select profile_id from temp.touched"):
+        # once for all policies: the lineage is the largest table here
+        replace_table(con, touched.LINEAGE, rows_where(LINEAGE, "profile_id in (from temp.touched)"))
 
 
 def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool) -> None:
@@ -110,7 +112,7 @@ def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool)
         return
     con.execute(f"delete from {table} where profile_id in (from temp.touched)")
     con.execute(
-        f"insert into {table} by name {unified_query(config, policy, TOUCHED)} where profile_id in (from temp.touched)"
+        f"insert into {table} by name {unified_query(config, policy, touched.LINEAGE)} where profile_id in (from temp.touched)"
     )
     con.execute(
         f"""update {table} p set {", ".join(f"{column} = f.{column}" for column in FACT_COLUMNS)}
