@@ -1,6 +1,7 @@
 """Generated worlds for measurements: delivered once, loaded once, copied for every measurement."""
 
 import itertools
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,7 @@ def copied(project: Project, target: Path) -> Project:
     copy = Project(rules=project.rules, data=target)
     copy.state.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(project.database, copy.database)
+    os.sync()  # gigabytes on their way to the disk would be part of what is measured next
     return copy
 
 
