@@ -28,36 +28,33 @@ def find_touched(con: DuckDBPyConnection, *, whole: bool) -> None:
     When everything is computed afresh nobody is touched in particular: temp.touched is empty, and so is the queue.
     """
     con.execute(QUEUE)
-    replace_table(con, "temp.contributions_now", contributions_query())
     if whole:
         replace_table(con, "temp.touched", "select ''::text as profile_id limit 0")
-        con.execute("create or replace table profiles.contributions as from temp.contributions_now")
+        replace_table(con, "profiles.contributions", contributions_query())
         con.execute("delete from profiles.changes")
     else:
         _compare(con)
-    con.execute("drop table temp.contributions_now")
 
 
 def _compare(con: DuckDBPyConnection) -> None:
     replace_table(
         con,
         "temp.differing",
-        """select record_key, o.profile_id as old_id, n.profile_id as new_id
-        from profiles.contributions o full join temp.contributions_now n using (record_key)
+        f"""select record_key, o.profile_id as old_id, n.profile_id as new_id, n.content
+        from profiles.contributions o full join ({contributions_query()}) n using (record_key)
         where (o.content, o.profile_id) is distinct from (n.content, n.profile_id)""",
     )
     replace_table(
         con,
         "temp.touched",
-        "select distinct unnest([old_id, new_id]) as profile_id from temp.differing where true",
+        "select profile_id from (select distinct unnest([old_id, new_id]) as profile_id from temp.differing)"
+        " where profile_id is not null",
     )
-    con.execute("delete from temp.touched where profile_id is null")
     con.execute(
         "delete from profiles.contributions where record_key in (select record_key from temp.differing)"
     )
     con.execute(
-        """insert into profiles.contributions
-        select n.* from temp.contributions_now n semi join temp.differing using (record_key)"""
+        "insert into profiles.contributions select record_key, new_id, content from temp.differing where new_id is not null"
     )
     note_followers(con, "from temp.touched")
     con.execute("drop table temp.differing")
