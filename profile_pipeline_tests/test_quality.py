@@ -45,6 +45,18 @@ def test_several_expectations_over_few_columns_and_a_whole_table(con):
     assert [bool(outcome.failed) for outcome in found] == [False, True, True, False, False]
 
 
+def test_no_frame_is_hashed(con, monkeypatch):
+    """For a mark that nothing reads Great Expectations would hash every frame twice; should it be renamed, this tells."""
+    from great_expectations.execution_engine import pandas_execution_engine
+
+    def hashed(_frame):
+        raise AssertionError("a frame was hashed")
+
+    monkeypatch.setattr(pandas_execution_engine, "hash_pandas_dataframe", hashed)
+    suite = [expectation("expect_column_values_to_be_in_set", column="name", value_set=["a", "c", "zelda"])]
+    assert quality.validate(con, "t", suite, "row_id")[0].success
+
+
 def test_an_unknown_column_or_argument_names_the_expectation_and_no_value(con):
     with pytest.raises(PipelineError, match="unknown column shoe; it has row_id, name"):
         quality.validate(con, "t", [expectation("expect_column_values_to_not_be_null", column="shoe")])
