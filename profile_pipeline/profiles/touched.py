@@ -68,11 +68,13 @@ def contributions_query() -> str:
     """
     return f"""
         select m.record_key, m.profile_id,
-            hash(r.content_hash, r.observed_at, r.clock, r.ingested_at, r.doubtful, n.content, c.flagged) as content
+            hash(said, n.content, c.flagged) as content
         from ({MEMBERS}) m
         left join (select record_key, content from identity.nodes where kind <> 'record') n using (record_key)
         left join (select record_key, flagged from identity.clusters where flagged) c using (record_key)
-        left join records.current r using (record_key)"""
+        left join (
+            select record_key, hash(content_hash, observed_at, clock, ingested_at, doubtful) as said from records.current
+        ) r using (record_key)"""
 
 
 def note_followers(con: DuckDBPyConnection, profiles: str) -> None:

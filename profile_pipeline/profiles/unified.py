@@ -12,6 +12,7 @@ from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
     built,
     continues,
+    count,
     fingerprint,
     last_full,
     literal,
@@ -114,10 +115,11 @@ def _write(con: DuckDBPyConnection, config: Config, policy: str, *, whole: bool)
     con.execute(
         f"insert into {table} by name {unified_query(config, policy, touched.LINEAGE)} where profile_id in (from temp.touched)"
     )
-    con.execute(
-        f"""update {table} p set {", ".join(f"{column} = f.{column}" for column in FACT_COLUMNS)}
-        from temp.profile_facts f where p.profile_id = f.profile_id and f.profile_id in (from temp.active)"""
-    )
+    if count(con, "temp.active"):
+        con.execute(
+            f"""update {table} p set {", ".join(f"{column} = f.{column}" for column in FACT_COLUMNS)}
+            from temp.profile_facts f where p.profile_id = f.profile_id and f.profile_id in (from temp.active)"""
+        )
 
 
 def unified_query(config: Config, policy: str, lineage: str = LINEAGE) -> str:
