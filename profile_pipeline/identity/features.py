@@ -52,6 +52,10 @@ SUFFIXES = (
 )
 
 
+FIRST_SIGN = 0x4E00
+"""From here on Unicode has more than 20,000 letters in a row, none of which combines with its neighbours."""
+
+
 def build_features(con: DuckDBPyConnection, config: Config) -> None:
     """Bring identity.features up to date with records.current and the generic values."""
     limiting = config.identity.clustering.never_differ
@@ -196,10 +200,6 @@ def add_nicknames(con: DuckDBPyConnection) -> None:
     con.register("nickname_table", _nicknames())
     replace_table(con, "temp.nicknames", "select * from nickname_table")
     con.unregister("nickname_table")
-
-
-FIRST_SIGN = 0x4E00
-"""From here on Unicode has more than 20,000 letters in a row, none of which combines with its neighbours."""
 
 
 @functools.cache
