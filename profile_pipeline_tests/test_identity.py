@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from duckdb import DuckDBPyConnection
@@ -505,3 +506,28 @@ def test_refinement_is_local(here, there):
     alone = refine(one_component(here), UNLIMITED)[0]
     together = refine(one_component({**here, **moved}, nodes=range(16)), UNLIMITED)[0]
     assert sorted(alone) == sorted(group for group in together if group[0] < 8)
+
+
+@st.composite
+def one_edit_apart(draw: st.DrawFn) -> tuple[str, str]:
+    text = draw(st.text("abc019", min_size=1, max_size=16))
+    at, letter = draw(st.integers(0, len(text) - 1)), draw(st.sampled_from("abc019"))
+    swapped = text[:at] + text[at : at + 2][::-1] + text[at + 2 :]
+    edits = [
+        text[:at] + letter + text[at:],
+        text[:at] + text[at + 1 :],
+        text[:at] + letter + text[at + 1 :],
+        swapped,
+    ]
+    other = draw(st.sampled_from(edits))
+    return draw(st.sampled_from([(text, other), (other, text)]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(one_edit_apart(), st.sampled_from([(3, 3), (8, 4)]))
+def test_the_cheap_guard_before_edit_distances_lets_every_single_edit_pass(pair, ends):
+    condition = comparisons._one_end("x", *ends)
+    [(passes,)] = duckdb.execute(
+        f"select {condition} from (select ? as x_l, ? as x_r)", list(pair)
+    ).fetchall()
+    assert passes
