@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,9 @@ PACKAGE = Path(__file__).parent
 SQL_FOLDER = PACKAGE / "sql"
 PLAIN_MESSAGES = ("Malformed JSON", "Could not parse string")
 """What of DuckDB's messages about invalid input may be shown; the rest of them can be a value."""
+PLAIN = "using compression 'uncompressed'"
+"""After the type of a column whose texts hardly repeat, such as keys: compressing them saves half the room and costs
+more time than all else about writing them, and reading them back costs time in every run. docs/adr/0013-plain-keys.md"""
 _held: dict[Path, tuple[TextIO, int]] = {}
 _trials: set[int] = set()
 
@@ -198,6 +201,16 @@ def replace_table(con: DuckDBPyConnection, table: str, query: str, values: Seque
     return rows(con, f"create or replace {kind} {table} as {query}", values)[0][0]
 
 
+def replace_plain(con: DuckDBPyConnection, table: str, query: str, plain: Collection[str]) -> None:
+    """Create or replace a table from a query; the columns named in `plain` are not compressed (see PLAIN)."""
+    columns = ", ".join(
+        f"{quote(name)} {kind} {PLAIN if name in plain else ''}"
+        for name, kind in columns_of(con, query).items()
+    )
+    con.execute(f"create or replace table {table} ({columns})")
+    con.execute(f"insert into {table} {query}")
+
+
 def rows_where(table: str, condition: str, columns: str = "*") -> str:
     """Few rows of a large table, as a query that reads the others only for the condition.
 
@@ -223,7 +236,7 @@ def table_kind(con: DuckDBPyConnection, table: str) -> str | None:
 
 
 def columns_of(con: DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Column names and DuckDB types of a table, in order."""
+    """Column names and DuckDB types of a table or query, in order."""
     return {name: kind for name, kind, *_ in rows(con, f"describe {table}")}
 
 

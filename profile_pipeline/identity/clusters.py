@@ -20,6 +20,7 @@ from profile_pipeline.identity.attach import attach_lone_identities
 from profile_pipeline.identity.components import MOST_IN_PIECE
 from profile_pipeline.identity.refine import LIMIT_BROKEN, Bounds, Component, refine
 from profile_pipeline.warehouse import (
+    PLAIN,
     built,
     continues,
     fingerprint,
@@ -36,11 +37,12 @@ from profile_pipeline.warehouse import (
 
 UNFOUND = -4.0
 """Weight of a pair that no blocking rule found and that is too far apart to be measured: the lowest that counts."""
-TABLES = """
-create table if not exists identity.groups (record_key text not null, group_key text not null, flagged boolean not null);
+TABLES = f"""
+create table if not exists identity.groups (
+    record_key text not null {PLAIN}, group_key text not null {PLAIN}, flagged boolean not null);
 create table if not exists identity.cut_links (left_key text not null, right_key text not null, reason text not null);
 create table if not exists identity.clusters (
-    record_key text not null, cluster_key text not null, cluster_size bigint not null, flagged boolean not null);
+    record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null);
 create table if not exists identity.attachments (
     record_key text not null, namespace text, holder_key text, group_key text not null);
 """

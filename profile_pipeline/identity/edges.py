@@ -22,6 +22,7 @@ from profile_pipeline.identity.model import Model, active_model
 from profile_pipeline.identity.scoring import SCORED, probability_query, score_pairs
 from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.warehouse import (
+    PLAIN,
     built,
     continues,
     database_name,
@@ -37,14 +38,13 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-EDGES = """create table if not exists identity.edges (
-    left_key text not null, right_key text not null, type text not null, namespace text, strength integer not null,
+EDGES = f"""create table if not exists identity.edges (
+    left_key text not null {PLAIN}, right_key text not null {PLAIN}, type text not null, namespace text, strength integer not null,
     match_weight double, match_probability double, evidence text, model_id text, accepted boolean not null,
     closure boolean not null, value_key ubigint)"""
 KEYS = f"create table if not exists identity.blocking_keys {blocking.KEYS}"
-COMPONENTS = (
-    "create table if not exists identity.components (record_key text not null, component_key text not null)"
-)
+COMPONENTS = f"""create table if not exists identity.components (
+    record_key text not null {PLAIN}, component_key text not null {PLAIN})"""
 TABLES = {"edges": EDGES, "blocking_keys": KEYS, "components": COMPONENTS}
 NEW_PAIRS = "a.unique_id <> b.unique_id and (a.unique_id < b.unique_id or b.unique_id not in (from changed))"
 """Both sides are looked up from the changed one; a pair of two changed records is seen from one side only."""

@@ -23,6 +23,7 @@ from profile_pipeline.warehouse import (
     literal,
     mark_built,
     quote,
+    replace_plain,
     replace_table,
     scalar,
     transaction,
@@ -52,6 +53,11 @@ SUFFIXES = (
 )
 
 
+PLAIN_FEATURES = {
+    "record_key", "street", "birth_date", "email", "phone", "postcode", "national_id", "given", "family",
+    "email_local", "email_digits",
+}  # fmt: skip
+"""Match fields whose values are long or repeat little."""
 FIRST_SIGN = 0x4E00
 """From here on Unicode has more than 20,000 letters in a row, none of which combines with its neighbours."""
 
@@ -80,7 +86,7 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         )
         add_nicknames(con)
         if whole:
-            replace_table(con, "identity.features", features_query(config))
+            replace_plain(con, "identity.features", features_query(config), PLAIN_FEATURES)
         else:
             con.execute("delete from identity.features where record_key in (from temp.changed)")
             con.execute(f"insert into identity.features by name {features_query(config)}")

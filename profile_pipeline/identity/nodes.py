@@ -22,6 +22,7 @@ from profile_pipeline.warehouse import (
     literal,
     mark_built,
     quote,
+    replace_plain,
     replace_table,
     rows_where,
     table_kind,
@@ -72,7 +73,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         few = _write_identifiers(con, config) and records == facts(con, "identity.nodes").get("records")
         looked_at = RESTATED if few and not whole else ""
         if whole:
-            replace_table(con, "identity.nodes", _nodes_query(config))
+            replace_plain(con, "identity.nodes", _nodes_query(config), {"record_key"})
             replace_table(con, "identity.generic_values", generic_query(config))
         else:
             _update(con, config, looked_at)

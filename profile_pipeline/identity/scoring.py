@@ -87,7 +87,7 @@ def household_weight_query(person: Settings, household: Settings) -> str:
             for seen, level in zip(levels[name], comparison["comparison_levels"], strict=True)
             if not level.get("is_null_level")
         ]
-        cases = " ".join(f"when abs(mw_{name} - {a!r}) < 1e-7 then {b!r}" for a, b in pairs)
+        cases = " ".join(f"when mw_{name} between {a - 1e-7!r} and {a + 1e-7!r} then {b!r}" for a, b in pairs)
         terms.append(f"case {cases} else 0.0 end")
         if any("tf_adjustment_column" in level for level in levels[name]):
             terms.append(f"mw_tf_adj_{name}")

@@ -2,25 +2,27 @@
 
 from duckdb import DuckDBPyConnection
 
+from profile_pipeline.warehouse import PLAIN
+
 MEMBERSHIP = "identity.membership"
 PENDING = "identity.pending_changes"
 # registry: one row an id, without an index, which would cost more than all the rest of a revision; the law
 # `one_profile_a_record` counts an id that is there twice
 MEMBERS = "select record_key, profile_id from identity.membership where to_revision is null"
-TABLES = """
+TABLES = f"""
 create table if not exists identity.revisions (
     revision integer primary key, batch integer, as_of timestamptz, model_id text, rules text, threshold double,
     generic_values ubigint[], decision_id bigint, approved boolean, profile_count bigint, record_count bigint);
 create table if not exists identity.registry (
-    profile_id text not null, status text not null, created_revision integer not null,
-    retired_revision integer, reason text, birth_record_key text not null, generation integer not null);
+    profile_id text not null {PLAIN}, status text not null, created_revision integer not null,
+    retired_revision integer, reason text, birth_record_key text not null {PLAIN}, generation integer not null);
 create table if not exists identity.membership (
-    record_key text not null, profile_id text not null, from_revision integer not null, to_revision integer,
+    record_key text not null {PLAIN}, profile_id text not null {PLAIN}, from_revision integer not null, to_revision integer,
     cause text not null);
 create table if not exists identity.redirects (
     profile_id text primary key, successor text not null, revision integer not null);
 create table if not exists identity.profile_events (
-    revision integer not null, profile_id text not null, event text not null, other_profile_id text,
+    revision integer not null, profile_id text not null {PLAIN}, event text not null, other_profile_id text,
     record_count integer, model_id text, cause text);
 create table if not exists identity.pins (
     profile_id text primary key, record_key text not null, author text not null, reason text not null,
