@@ -10,8 +10,8 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.records import events
-from profile_pipeline.warehouse import literal, mark_built, quote, transaction
+from profile_pipeline.records import changes, events
+from profile_pipeline.warehouse import facts, literal, mark_built, quote, replace_table, transaction
 
 MOVING = {"street_address", "house_number", "city", "postcode", "region"}
 """Semantic types that differ in a changed record before: the address of somebody else of its source."""
@@ -81,18 +81,29 @@ def write_after(con: DuckDBPyConnection, config: Config, whole: Path, change: Ch
 
 
 def _write(con: DuckDBPyConnection, config: Config, whole: Path, query: str, mark: str) -> None:
+    """As the records stage does after a delivery: only records that differ are written, and noted for what follows."""
     con.execute(f"attach {literal(whole)} as whole (read_only)")
+    differing = "record_key in (from temp.differing)"
     try:
         with transaction(con):
-            con.execute("delete from records.current")
-            con.execute(f"insert into records.current by name {query}")
-            con.execute("delete from records.identifiers")
-            con.execute(
-                """insert into records.identifiers by name
-                select i.* from whole.records.identifiers i semi join records.current using (record_key)"""
+            replace_table(con, "temp.wanted", query)
+            replace_table(
+                con,
+                "temp.differing",
+                """select record_key from records.current c full join temp.wanted w using (record_key)
+                where c.content_hash is distinct from w.content_hash""",
             )
-            mark_built(con, "records.current", mark)
+            con.execute(f"delete from records.current where {differing}")
+            con.execute(f"insert into records.current by name from temp.wanted where {differing}")
+            con.execute(f"delete from records.identifiers where {differing}")
+            con.execute(
+                f"""insert into records.identifiers by name
+                select i.* from whole.records.identifiers i semi join temp.wanted using (record_key) where {differing}"""
+            )
+            changes.note(con, changes.RECORDS, "select record_key as key from temp.differing")
+            mark_built(con, "records.current", mark, facts(con, "records.current"))
             mark_built(con, "records.identifiers", mark)
+            con.execute("drop table temp.wanted; drop table temp.differing")
     finally:
         con.execute("detach whole")
     events.build_events(con, config)

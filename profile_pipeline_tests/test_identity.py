@@ -97,8 +97,9 @@ def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[
         con.execute(f"create table records.current (record_key text, source text{columns})")
         con.execute("create table raw.batches (batch integer, as_of timestamptz)")
         con.execute(
-            "create table identity.identifiers (record_key text, source text, namespace text, value text)"
+            "create table identity.identifiers (record_key text, source text, namespace text, value text, value_key ubigint)"
         )
+        con.execute("create table identity.subject_identifiers as from identity.identifiers")
         con.execute("create table identity.generic_values (namespace text, value text, reason text)")
         marks = ", ".join("?" for _ in range(len(rules.attributes) + 2))
         values = [[k, k.split(":")[0], *(p.get(n) for n in rules.attributes)] for k, p in people.items()]

@@ -24,7 +24,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
 from profile_pipeline.profile_ids import assign_profile_ids
-from profile_pipeline.records import event_changes
+from profile_pipeline.records import changes as record_changes
 from profile_pipeline.records.current import identifiers_query
 from profile_pipeline.warehouse import connect, literal, mark_built, replace_table, rows, scalar
 from profile_pipeline_tests.worlds import quick_folder
@@ -145,9 +145,16 @@ def identifiers(row: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+AFRESH = 3
+"""Every so many steps the records stage writes all records afresh, and nobody says which ones differ."""
+
+
 def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
     for key in {*change.written, *change.deleted}:
         con.execute("delete from records.current where record_key = ?", [key])
+        record_changes.note(con, record_changes.RECORDS, f"select {literal(key)} as key")
+    if step % AFRESH == 0:
+        record_changes.forget(con, record_changes.RECORDS)
     for key, row in change.written.items():
         if key not in change.deleted:
             source = key.split(":")[0]
@@ -158,13 +165,13 @@ def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
     replace_table(con, "records.identifiers", identifiers_query())
     for name, (space, value) in change.events.items():
         own = f"from records.events where event_key = {literal(name)}"
-        event_changes.note(con, "nodes", f"select subject as key {own}")
+        record_changes.note(con, "nodes", f"select subject as key {own}")
         con.execute(f"delete {own}")
         con.execute(
             "insert into records.events values (?, null, [{'namespace': ?, 'value': ?, 'raw': ?}], ?, 'stated')",
             [name, space, value, value, f"event:{space}={value}"],
         )
-        event_changes.note(con, "nodes", f"select subject as key {own}")
+        record_changes.note(con, "nodes", f"select subject as key {own}")
     con.execute(decisions.TABLES)
     for left, right, what in change.decided:
         newest = scalar(con, "select coalesce(max(decision_id), 0) + 1 from identity.decisions")
@@ -173,7 +180,7 @@ def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
             [newest, left, right, what, newest * 1_000_000],
         )
     con.execute("insert into raw.batches values (?, make_timestamptz(?))", [step, step * 86_400_000_000])
-    mark_built(con, "records.current", str(step))
+    mark_built(con, "records.current", str(step), {"full": f"full {step // AFRESH}"})
     mark_built(con, "records.events", str(step))
 
 

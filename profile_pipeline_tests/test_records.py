@@ -18,7 +18,7 @@ from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.errors import PipelineError
 from profile_pipeline.metrics import unbalanced
 from profile_pipeline.raw import ledger
-from profile_pipeline.records import normalise, staging
+from profile_pipeline.records import changes, current, normalise, staging
 
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
 HEADER = "id,first,last,email,note,moment\n"
@@ -796,6 +796,35 @@ def test_the_state_does_not_depend_on_row_order_or_file_split(project, run_core,
         core = run_core(place)
         found.append([core.rows(query) for query in kept])
     assert found[0] == found[1]
+
+
+@FEW
+@given(
+    st.lists(st.lists(ROW, max_size=5), min_size=2, max_size=5),
+    st.sampled_from(["replace", "patch"]),
+    st.sampled_from(["changes", "full"]),
+)
+def test_new_files_change_what_computing_afresh_would_and_every_change_is_noted(
+    project, run_core, deliveries, write, delivery
+):
+    rule = project.crm(write=write, delivery=delivery, delete_when="note = 'gone'", clear_value="<clear>")
+    place = project({"crm": rule, "shop": {**project.crm(), "files": "shop_*.csv"}})
+    project.deliver(place, "shop_0.csv", csv_rows(("1", "Eve", "Lee", "e@x.com", "", "2026-01-01")))
+    everything, before = "from records.current order by record_key", {}
+    for number, part in enumerate(deliveries):
+        project.deliver(place, f"crm_{number}.csv", csv_rows(*part))
+        core = run_core(place)
+        now = {row[0]: row for row in core.rows(everything)}
+        if number:
+            noted = core.values("select key from records.changes where stage = 'records'")
+            assert {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)} <= {*noted}
+            assert "shop:1" not in noted, "only what was delivered is looked at"
+        changes.forget(core.con, changes.RECORDS)
+        before = now
+    found = [core.rows(everything), core.rows("from records.identifiers order by all")]
+    core.con.execute("delete from state.built where name = 'records.current'")
+    current.build_current(core.con, core.config)
+    assert found == [core.rows(everything), core.rows("from records.identifiers order by all")]
 
 
 def test_the_demo_rules_stage_their_own_columns():

@@ -5,7 +5,8 @@ They are suspended, not removed: the table says which and why, and a value that 
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.fields import IDENTIFYING, match_fields
-from profile_pipeline.warehouse import literal, quote
+from profile_pipeline.identity.identifiers import identifiers_where
+from profile_pipeline.warehouse import literal, quote, rows_where
 
 GENERIC = "shared by more disagreeing people than generic_limit"
 CONTESTED = "carried by more holders of a stronger identifier than one person may be"
@@ -13,35 +14,48 @@ WHO = ("birth_date", "given_name", "family_name", "full_name")
 """Semantic types by which records disagree on who they are."""
 
 
-def generic_query(config: Config, changed: str = "") -> str:
+def suspects_query(config: Config, changed: str) -> str:
+    """Grain: one row a value that may be judged differently: these records carry it, or it was suspended before."""
+    return f"""
+        select value_key from ({_carried_query(config, f"record_key in (from {changed})")})
+        union select hash(namespace, value) from identity.generic_values"""
+
+
+def generic_query(config: Config, suspects: str = "") -> str:
     """Grain: one row a suspended value: shared by more than k records that disagree on who they are: they identify nobody.
 
     Disagreement: the number of different birth dates, or of different first letters of name and family name,
     whichever is larger, among the records that carry the value. Match fields that no namespace covers are judged
-    too; their `namespace` is the field. With `changed`, a table of record keys, only values that these carry and those
-    suspended before are looked at: no other can be judged differently.
+    too; their `namespace` is the field. With `suspects`, a table of value keys, only these values are looked at.
     """
     limit = config.identity.clustering.generic_limit
     first = first_fields(config)
     date, given, family, full = (f"c.{first[kind]}" if kind in first else "null::text" for kind in WHO)
     name = f"coalesce({given} || ' ' || {family}, {full})"
     people = f"greatest(count(distinct {date}), count(distinct {name}))"
-    keyed = f"select *, hash(namespace, value) as value_key from ({_carried_query(config)})"
-    looked_at = f"""
-        select value_key from ({keyed}) where record_key in (from {changed})
-        union select hash(namespace, value) from identity.generic_values"""
-    narrowed = f"where value_key in ({looked_at})" if changed else ""
+    beside, judged_by = "from identity.identifiers", "from records.current"
+    if suspects:
+        wide = "select record_key from carried where value_key in (from wide)"
+        judged_by = rows_where("records.current", f"record_key in ({wide})")
+        beside = identifiers_where("record_key in (select record_key from carried)")
     return f"""
-        with carried as materialized (from ({keyed}) {narrowed}),
+        with carried as materialized (
+            select record_key, namespace, value_key
+            from ({_carried_query(config, f"value_key in (from {suspects})" if suspects else "")})
+        ), beside as ({beside}),
         wide as (select value_key from carried group by all having count(*) > {limit}),
-        suspended as (
-            select namespace, value, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
-            from (from carried where value_key in (from wide)) join records.current c using (record_key)
-            group by namespace, value having {people} > {limit}
+        judged as (
+            select namespace, value_key, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
+            from (from carried where value_key in (from wide)) join ({judged_by}) c using (record_key)
+            group by namespace, value_key having {people} > {limit}
             union all {_contested_query(config)}
+        ), suspended as materialized (
+            select * from judged
+            qualify row_number() over (partition by value_key order by reason desc, people_count desc) = 1
         )
-        select * from suspended
-        qualify row_number() over (partition by namespace, value order by reason desc, people_count desc) = 1"""
+        select namespace, value, record_count, people_count, reason from suspended join (
+            select distinct value_key, value from ({_carried_query(config, "value_key in (select value_key from suspended)")})
+        ) using (value_key)"""
 
 
 def _contested_query(config: Config) -> str:
@@ -51,20 +65,20 @@ def _contested_query(config: Config) -> str:
     """
     acting = {n: s for n, s in config.namespaces.items() if s.kind == "person" and (s.link or s.unique)}
     found = [
-        f"""select v.namespace, v.value, count(distinct v.record_key) as record_count, count(distinct u.value) as people_count,
-            {literal(CONTESTED)} as reason
-        from carried v join identity.identifiers u using (record_key)
+        f"""select v.namespace, v.value_key, count(distinct v.record_key) as record_count,
+            count(distinct u.value_key) as people_count, {literal(CONTESTED)} as reason
+        from carried v join beside u using (record_key)
         where v.namespace = {literal(name)} and u.namespace = {literal(stronger)}
-        group by v.namespace, v.value having count(distinct u.value) > {limit.unique}"""
+        group by v.namespace, v.value_key having count(distinct u.value_key) > {limit.unique}"""
         for name, space in acting.items()
         for stronger, limit in acting.items()
         if limit.unique and limit.priority < space.priority
     ]
-    return " union all ".join(found) or "select '', '', 0, 0, '' where false"
+    return " union all ".join(found) or "select '', 0::ubigint, 0, 0, '' where false"
 
 
-def _carried_query(config: Config) -> str:
-    """Grain: one row a record and identifying value: (record_key, namespace, value)."""
+def _carried_query(config: Config, where: str = "") -> str:
+    """Grain: one row a record and identifying value: (record_key, namespace, value, value_key), of all or a few."""
     linking = [name for name, space in config.namespaces.items() if space.kind == "person"]
     listed = ", ".join(map(literal, linking)) or "null"
     covered = {space.type for space in config.namespaces.values()} | set(linking)
@@ -74,10 +88,13 @@ def _carried_query(config: Config) -> str:
         for name, attribute in config.attributes.items()
         if name in fields and attribute.type in IDENTIFYING and not {attribute.type, name} & covered
     ]
+    carried = identifiers_where(where) if where else "identity.identifiers"
     return (
-        f"select record_key, namespace, value from identity.identifiers where namespace in ({listed})"
+        f"select record_key, namespace, value, value_key from {carried} where namespace in ({listed})"
         + "".join(
-            f" union all select record_key, {literal(n)}, {quote(n)} from records.current where {quote(n)} is not null"
+            f""" union all select record_key, namespace, value, hash(namespace, value) as value_key
+            from (select record_key, {literal(n)} as namespace, {quote(n)} as value from records.current)
+            where value is not null{f" and {where}" if where else ""}"""
             for n in uncovered
         )
     )

@@ -7,11 +7,11 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline import decisions
 from profile_pipeline.config.load import Config
-from profile_pipeline.identity import changes
+from profile_pipeline.identity import changes, identifiers
 from profile_pipeline.identity.fields import IDENTIFYING, match_fields
-from profile_pipeline.identity.generic import first_fields, generic_query
+from profile_pipeline.identity.generic import first_fields, generic_query, suspects_query
 from profile_pipeline.raw import ledger
-from profile_pipeline.records import event_changes
+from profile_pipeline.records import changes as record_changes
 from profile_pipeline.warehouse import (
     built,
     continues,
@@ -30,12 +30,6 @@ from profile_pipeline.warehouse import (
     upstream,
 )
 
-IDENTIFIERS = """
-    select record_key, source, namespace, value, raw_value, observed_at from records.identifiers
-    union all by name
-    select * exclude (last_event_at) from identity.subject_identifiers
-    where record_key not in (from identity.expired)"""
-"""Grain: one row a node, namespace and value."""
 PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_namespaces)"
 """Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
@@ -43,7 +37,7 @@ CHANGED = """
     from temp.nodes_now n full join (from identity.nodes {}) o using (record_key)
     where n.content is distinct from o.content"""
 RESTATED = "record_key in (from temp.restated)"
-"""Whether an identity known from events was written again, expired or came back."""
+"""Whether a record or an identity known from events was written again, expired or came back."""
 EXPIRY_CHANGED = """
     (from temp.expired_now except from identity.expired) union all (from identity.expired except from temp.expired_now)"""
 FLIPPED = """
@@ -68,9 +62,8 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
     if built(con, "identity.nodes") == mark:
         return
     whole = not continues(con, "identity.nodes", base)
-    records = built(con, "records.current")
     with transaction(con):
-        few = _write_identifiers(con, config) and records == facts(con, "identity.nodes").get("records")
+        few = _write_identifiers(con, config) and _restate_records(con)
         looked_at = RESTATED if few and not whole else ""
         if whole:
             replace_plain(con, "identity.nodes", _nodes_query(config), {"record_key"})
@@ -79,9 +72,21 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
             _update(con, config, looked_at)
         con.execute("drop table person_namespaces; drop table temp.restated")
         full = mark if whole else last_full(con, "identity.nodes")
+        record_changes.forget(con, record_changes.RECORDS)
+        records = last_full(con, "records.current")
         mark_built(con, "identity.nodes", mark, {"base": base, "full": full, "records": records})
         mark_built(con, "identity.identifiers", mark)
         mark_built(con, "identity.generic_values", mark)
+
+
+def _restate_records(con: DuckDBPyConnection) -> bool:
+    """Add the records that may differ to temp.restated; False when nobody knows, after all of them were written afresh."""
+    written = last_full(con, "records.current")
+    if not written or written != facts(con, "identity.nodes").get("records"):
+        return False
+    con.execute(record_changes.TABLE)
+    con.execute(f"insert into temp.restated {record_changes.noted_query(record_changes.RECORDS)}")
+    return True
 
 
 def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
@@ -92,13 +97,14 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     con.execute(
         "insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (record_key)"
     )
-    replace_table(con, "temp.generic_now", generic_query(config, "temp.nodes_changed"))
+    replace_table(con, "temp.suspects", suspects_query(config, "temp.nodes_changed"))
+    replace_table(con, "temp.generic_now", generic_query(config, "temp.suspects"))
     if replace_table(con, "temp.flipped", FLIPPED):
         con.execute(f"insert into temp.nodes_changed {_carriers_query(config)}")
     replace_table(con, "identity.generic_values", "from temp.generic_now")
     for stage in ("features", "edges"):
         changes.note(con, stage, "from temp.nodes_changed")
-    for table in ("nodes_now", "nodes_changed", "generic_now", "flipped"):
+    for table in ("nodes_now", "nodes_changed", "suspects", "generic_now", "flipped"):
         con.execute(f"drop table temp.{table}")
 
 
@@ -111,7 +117,7 @@ def _carriers_query(config: Config) -> str:
         if config.attributes[f].type in IDENTIFYING
     }
     return (
-        "select record_key from identity.identifiers where (namespace, value) in (select (namespace, value) from flipped)"
+        "select record_key from identity.identifiers where value_key in (select hash(namespace, value) from flipped)"
         + "".join(
             f" union all select record_key from records.current where {quote(f)} in (select value from flipped)"
             for f in sorted(fields)
@@ -122,16 +128,16 @@ def _carriers_query(config: Config) -> str:
 def _write_identifiers(con: DuckDBPyConnection, config: Config) -> bool:
     """identity.identifiers is a view: those of records are kept by the records stage, those of events here.
 
-    True where temp.restated holds every identity known from events that may be another node than before.
+    True where temp.restated has every identity known from events that may be another node than before.
     """
     _person_namespaces(con, config)
     con.execute("create or replace temp table restated (record_key text)")
-    base = fingerprint(last_full(con, "records.events"), sorted(config.namespaces))
+    base = fingerprint(last_full(con, "records.events"), sorted(config.namespaces), duckdb.__version__)
     mark = fingerprint(upstream(con, ["records.events"]), base)
     whole = not continues(con, "identity.subject_identifiers", base)
     if built(con, "identity.subject_identifiers") != mark:
         _write_subjects(con, whole=whole)
-        event_changes.forget(con, "nodes")
+        record_changes.forget(con, "nodes")
         mark_built(con, "identity.subject_identifiers", mark, {"base": base})
     replace_table(con, "temp.expired_now", _expired_query(con, config))
     if not whole:
@@ -141,7 +147,7 @@ def _write_identifiers(con: DuckDBPyConnection, config: Config) -> bool:
     )
     if table_kind(con, "identity.identifiers") == "BASE TABLE":
         con.execute("drop table identity.identifiers")  # as versions before 0.2 had it
-    con.execute(f"create or replace view identity.identifiers as {IDENTIFIERS}")
+    con.execute(f"create or replace view identity.identifiers as {identifiers.VIEW}")
     return not whole
 
 
@@ -154,7 +160,7 @@ def _write_subjects(con: DuckDBPyConnection, *, whole: bool) -> None:
         replace_table(con, "identity.subject_identifiers", query)
         con.execute("drop view events_of_subjects")
     else:
-        replace_table(con, "temp.noted_subjects", event_changes.noted_query("nodes"))
+        replace_table(con, "temp.noted_subjects", record_changes.noted_query("nodes"))
         looked_at = "subject, occurred_at, identifiers, attribution"
         noted = f"{known} and subject in (from temp.noted_subjects)"
         replace_table(con, "temp.events_of_subjects", rows_where("records.events", noted, looked_at))
@@ -184,12 +190,13 @@ def _nodes_query(config: Config, looked_at: str = "") -> str:
     """
     content = ", ".join(["source", "identifiers", *map(quote, _looked_at(config))])
     where = f"where {looked_at}" if looked_at else ""
+    records = f"({rows_where('records.current', looked_at)})" if looked_at else "records.current"
     return f"""
         with stated as (
-            select record_key, sum(hash(namespace, value)::hugeint) as held from (from identity.subject_identifiers {where})
+            select record_key, sum(value_key::hugeint) as held from (from identity.subject_identifiers {where})
             where record_key not in (from identity.expired) group by record_key
         )
-        select record_key, source, 'record' as kind, hash({content}) as content from records.current {where}
+        select record_key, source, 'record' as kind, hash({content}) as content from {records}
         union all
         select record_key, 'event', if({PERSON}, 'person', 'pseudonymous'), hash('event', held) from stated"""
 
@@ -213,6 +220,6 @@ def _expired_query(con: DuckDBPyConnection, config: Config) -> str:
     cutoff = literal((now - timedelta(days=days)).isoformat())
     return f"""
         select record_key from identity.subject_identifiers where not {PERSON}
-            and (namespace, value) not in (select (namespace, value) from records.identifiers)
+            and value_key not in (select value_key from records.identifiers)
             and record_key not in (select unnest([left_key, right_key]) from identity.decisions)
         group by record_key having max(last_event_at) < {cutoff}::timestamptz"""

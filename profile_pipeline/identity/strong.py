@@ -25,19 +25,19 @@ def write_shared(work: DuckDBPyConnection, config: Config, database: str, change
     cases = " ".join(f"when {literal(name)} then {value}" for name, value in strength.items())
     spaces = ", ".join(map(literal, strength)) or "null"
     linking = f"""
-        select record_key, namespace, hash(namespace, value) as value_key from {database}.identity.identifiers
+        select record_key, namespace, value_key from {database}.identity.identifiers
         where namespace in ({spaces})
-            and (namespace, value) not in (select (namespace, value) from {database}.identity.generic_values)"""
+            and value_key not in (select hash(namespace, value) from {database}.identity.generic_values)"""
     if changed:
         replace_table(
             work,
             "stale_values",
-            f"""select hash(namespace, value) as value_key from {database}.identity.identifiers
+            f"""select value_key from {database}.identity.identifiers
             where namespace in ({spaces}) and record_key in (from {changed})
             union select value_key from {database}.identity.edges
             where value_key is not null and (left_key in (from {changed}) or right_key in (from {changed}))""",
         )
-        linking += " and hash(namespace, value) in (from stale_values)"
+        linking += " and value_key in (from stale_values)"
     replace_table(work, "linking", linking)
     replace_table(
         work,

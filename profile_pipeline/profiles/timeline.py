@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.config.load import Config
 from profile_pipeline.profile_ids import MEMBERS
 from profile_pipeline.profiles import touched
-from profile_pipeline.records import event_changes
+from profile_pipeline.records import changes as record_changes
 from profile_pipeline.warehouse import (
     built,
     continues,
@@ -44,7 +44,7 @@ def build_timeline(con: DuckDBPyConnection, config: Config) -> None:
             replace_table(con, "profiles.events", events_query())
         else:
             _write_changed(con, facts(con, "profiles.events")["revision"])
-        event_changes.forget(con, "timeline", "identifiers")
+        record_changes.forget(con, "timeline", "identifiers")
         full = mark if whole else last_full(con, "profiles.events")
         noted = {"base": base, "full": full, "revision": _revision(con)}
         mark_built(con, "profiles.events", mark, noted)
@@ -74,7 +74,7 @@ def _write_identifiers(con: DuckDBPyConnection, config: Config, mark: str) -> No
 def renamed_query(revision: int) -> str:
     """Grain: one row a profile with an identity whose events changed, or that came or went after a ledger revision."""
     return f"""
-        select profile_id from ({MEMBERS}) where record_key in ({event_changes.noted_query("identifiers")})
+        select profile_id from ({MEMBERS}) where record_key in ({record_changes.noted_query("identifiers")})
         union select profile_id from identity.membership where from_revision > {revision} or to_revision > {revision}"""
 
 
@@ -86,7 +86,7 @@ def _revision(con: DuckDBPyConnection) -> int:
 def _write_changed(con: DuckDBPyConnection, revision: int) -> None:
     """`revision`: what the timeline knows of the ledger."""
     replace_table(
-        con, "temp.changed_events", f"{event_changes.noted_query('timeline')} union {moved_query(revision)}"
+        con, "temp.changed_events", f"{record_changes.noted_query('timeline')} union {moved_query(revision)}"
     )
     changed = "event_key in (from temp.changed_events)"
     replace_table(con, "temp.before", f"select rowid as row, profile_id from profiles.events where {changed}")

@@ -2,44 +2,114 @@
 
 Order of versions: business time, then (only where a source has no clock of its own) order of delivery, then
 content, so that the result does not depend on how rows were split into files.
+
+A record depends on its own rows only, and, where a source delivers everything, on whether the newest batch has it. So
+after new files only the records in them are computed again, and those that a full delivery left out.
 """
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Source
+from profile_pipeline.records import changes
 from profile_pipeline.records.normalise import value_type
 from profile_pipeline.warehouse import (
+    PLAIN,
     built,
+    continues,
+    count,
+    facts,
     fingerprint,
     fixed_query,
+    last_full,
     literal,
     mark_built,
     quote,
+    replace_plain,
     replace_table,
     rows,
+    rows_where,
     transaction,
 )
 
 NEWEST = (
     "observed_at, if(clock = 'source', 0, _file), if(clock = 'source', 0, _line), content_hash, _file, _line"
 )
+MOST_CHANGED, FEW = 0.5, 1000
+"""Beyond this share of the records (or of so many, where there are fewer) all are written afresh."""
 FIXED = ("_file", "_line", "batch", "ingested_at", "source_key", "record_key", "observed_at", "clock")
 
 
 def build_current(con: DuckDBPyConnection, config: Config) -> None:
-    """Write records.current and records.identifiers when a source of records has changed."""
+    """Write records.current and records.identifiers when a source of records has changed.
+
+    Records that may differ from before are noted for the identity graph.
+    """
     sources = list(config.record_sources)
-    mark = fingerprint([built(con, f"records.{name}") for name in sources], _attribute_types(config))
+    whole = [last_full(con, f"records.{name}") for name in sources]
+    base = fingerprint(_attribute_types(config), whole, duckdb.__version__)
+    mark = fingerprint([built(con, f"records.{name}") for name in sources], base)
     if built(con, "records.current") == mark:
         return
+    files, full = _files(con, sources), last_full(con, "records.current")
     with transaction(con):
-        con.execute(empty_current(config))
-        for name in sources:
-            con.execute(f"insert into records.current by name {effective_query(config, name)}")
-        replace_table(con, "records.identifiers", identifiers_query())
-        mark_built(con, "records.current", mark)
+        if not (continues(con, "records.current", base) and _write_changed(con, config, files)):
+            _write_all(con, config)
+            full = mark
+        mark_built(con, "records.current", mark, {"base": base, "full": full, "files": files})
         mark_built(con, "records.identifiers", mark)
+
+
+def _files(con: DuckDBPyConnection, sources: list[str]) -> list[int]:
+    """Files whose rows are in the tables of these sources, by number."""
+    query = "select file_id from records.loads where source in (select unnest(?::text[])) order by file_id"
+    return [file_id for (file_id,) in rows(con, query, [sources])]
+
+
+def _write_all(con: DuckDBPyConnection, config: Config) -> None:
+    con.execute(empty_current(config))
+    for name in config.record_sources:
+        con.execute(f"insert into records.current by name {effective_query(config, name)}")
+    replace_plain(con, "records.identifiers", identifiers_query(), {"record_key", "value"})
+    changes.forget(con, changes.RECORDS)
+
+
+def _write_changed(con: DuckDBPyConnection, config: Config, files: list[int]) -> bool:
+    """Write again the records with rows in new files, and take out those that a full delivery leaves out.
+
+    False, and nothing is done, where that is most of them: rows taken out of a table go on taking room for a time.
+    """
+    new = sorted(set(files) - set(facts(con, "records.current")["files"]))
+    listed = ", ".join(map(str, new)) or "null"
+    looked_at = [_keys_query(name, source, listed) for name, source in config.record_sources.items()]
+    found = replace_table(con, "temp.looked_at", " union ".join(looked_at))
+    few = found <= MOST_CHANGED * max(count(con, "records.current"), FEW)
+    if few:
+        _write_looked_at(con, config)
+    con.execute("drop table temp.looked_at")
+    return few
+
+
+def _write_looked_at(con: DuckDBPyConnection, config: Config) -> None:
+    noted = "record_key in (select record_key from temp.looked_at)"
+    con.execute(f"delete from records.current where {noted}")
+    for name in config.record_sources:
+        con.execute(f"insert into records.current by name {effective_query(config, name, few=True)}")
+    con.execute(f"delete from records.identifiers where {noted}")
+    con.execute(f"insert into records.identifiers by name {identifiers_query(f'where {noted}')}")
+    changes.note(con, changes.RECORDS, "select record_key as key from temp.looked_at")
+
+
+def _keys_query(name: str, source: Source, files: str) -> str:
+    """Grain: one row a record of a source that may differ from before: (source, source_key, record_key)."""
+    columns = f"{literal(name)} as source, source_key, record_key"
+    query = f"select {columns} from records.{name} where source_key is not null and _file in ({files})"
+    if source.delivery != "full":
+        return query
+    return f"""{query} union
+        select {columns} from records.current where source = {literal(name)}
+            and source_key not in ({_newest_keys(name)})"""
 
 
 def _attribute_types(config: Config) -> dict[str, str]:
@@ -51,16 +121,17 @@ def empty_current(config: Config) -> str:
     fields = "".join(f", {field} {kind}" for field, kind in _attribute_types(config).items())
     raw = ", ".join(f"{field} text" for field in config.attributes) or "none text"
     return f"""create or replace table records.current (
-        record_key text not null, source text not null, source_key text not null, observed_at timestamptz,
+        record_key text not null {PLAIN}, source text not null, source_key text not null, observed_at timestamptz,
         clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text,
         cleared text[], field_times map(text, timestamptz), doubtful text[],
         identifiers struct(namespace text, value text, raw text)[]{fields}, raw struct({raw}))"""
 
 
-def effective_query(config: Config, name: str) -> str:
-    """The effective state of every record of a source that is not deleted."""
+def effective_query(config: Config, name: str, *, few: bool = False) -> str:
+    """The effective state of every record of a source that is not deleted, or only of the `few` in temp.looked_at."""
     source = config.record_sources[name]
-    effective = _patched_query(name, source) if source.write == "patch" else _replaced_query(name)
+    versions = _versions(name, few=few)
+    effective = _patched_query(source, versions) if source.write == "patch" else _replaced_query(versions)
     raw = ", ".join(
         f"{field} := {f'raw.{field}' if field in source.attributes else 'null::text'}"
         for field in config.attributes
@@ -71,21 +142,31 @@ def effective_query(config: Config, name: str) -> str:
         from ({effective}) where not deleted{_still_delivered(name, source)}"""
 
 
-def _versions(name: str) -> str:
-    return f"(select * from records.{name} where reasons is null and source_key is not null)"
+def _versions(name: str, *, few: bool) -> str:
+    accepted = "reasons is null and source_key is not null"
+    if few:
+        accepted += (
+            f" and source_key in (select source_key from temp.looked_at where source = {literal(name)})"
+        )
+        return f"({rows_where(f'records.{name}', accepted)})"
+    return f"(select * from records.{name} where {accepted})"
 
 
 def _still_delivered(name: str, source: Source) -> str:
     if source.delivery != "full":
         return ""
-    # a row that is in quarantine is delivered nevertheless: it must not delete its record
+    return f" and source_key in ({_newest_keys(name)})"
+
+
+def _newest_keys(name: str) -> str:
+    """Query of the keys in the newest batch of a source; a row in quarantine is delivered nevertheless."""
     newest = f"(select max(batch) from raw.files where source = {literal(name)} and state = 'loaded')"
-    return f" and source_key in (select source_key from records.{name} where batch = {newest})"
+    return f"select source_key from records.{name} where source_key is not null and batch = {newest}"
 
 
-def _replaced_query(name: str) -> str:
+def _replaced_query(versions: str) -> str:
     return (
-        f"select *, cast(null as map(text, timestamptz)) as field_times from {_versions(name)}"
+        f"select *, cast(null as map(text, timestamptz)) as field_times from {versions}"
         f" qualify row_number() over (partition by source_key order by {_descending(NEWEST)}) = 1"
     )
 
@@ -100,7 +181,7 @@ def _descending(order: str) -> str:
     )
 
 
-def _patched_query(name: str, source: Source) -> str:
+def _patched_query(source: Source, versions: str) -> str:
     """Each field from the newest version that mentions it, since the record was last deleted."""
     fields = list(source.attributes)
     mentioned = {f: f"({f} is not null or list_contains(cleared, {literal(f)}))" for f in fields}
@@ -122,7 +203,7 @@ def _patched_query(name: str, source: Source) -> str:
     )
     return f"""
         with ordered as (
-            select *, row_number() over (partition by source_key order by {NEWEST}) as n from {_versions(name)}
+            select *, row_number() over (partition by source_key order by {NEWEST}) as n from {versions}
         ), alive as (
             select *, coalesce(max(n) filter (deleted) over (partition by source_key), 0) as died from ordered
         ), folded as (
@@ -138,12 +219,16 @@ def _patched_query(name: str, source: Source) -> str:
         from folded"""
 
 
-def identifiers_query() -> str:
-    """Grain: one row a record and identifier value; `raw_value` as it was written, for people to recognise."""
-    return """
+def identifiers_query(where: str = "") -> str:
+    """Grain: one row a record and identifier value, of all records or those of a clause over records.current.
+
+    `raw_value` as it was written, for people to recognise; `value_key` is a hash of namespace and value: numbers are
+    found faster than texts.
+    """
+    return f"""
         select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,
-            any_value(observed_at) as observed_at
-        from (select record_key, source, observed_at, unnest(identifiers) as i from records.current)
+            any_value(observed_at) as observed_at, hash(i.namespace, i.value) as value_key
+        from (select record_key, source, observed_at, unnest(identifiers) as i from records.current {where})
         group by all"""
 
 

@@ -6,14 +6,14 @@ whoever was identified on it nearest in time within the session gap; otherwise i
 itself, a pseudonymous identity. So a shared tablet does not hand its history to its last user.
 
 After the first build only events change that came with new files, that grew older than their source keeps them, whose
-record came or went, and those on a device on which a login came or went. `event_changes` notes them for the stages that follow.
+record came or went, and those on a device on which a login came or went. `changes` notes them for the stages that follow.
 """
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
-from profile_pipeline.records import event_changes, retention
+from profile_pipeline.records import changes, retention
 from profile_pipeline.records.staging import rules_fingerprint
 from profile_pipeline.records.subjects import AS_STATED, best, inferred_query
 from profile_pipeline.warehouse import (
@@ -127,7 +127,7 @@ def _write_all(con: DuckDBPyConnection, config: Config) -> None:
     if table_kind(con, "records.event_subjects") == "BASE TABLE":
         con.execute("drop table records.event_subjects")  # as versions before 0.2 had it
     con.execute(f"create or replace view records.event_subjects as {SUBJECTS}")
-    event_changes.forget(con, *event_changes.STAGES)
+    changes.forget(con, *changes.STAGES)
 
 
 def _repeated(name: str) -> str:
@@ -312,13 +312,13 @@ def _infer_again(con: DuckDBPyConnection, config: Config) -> None:
 
 
 def _note_changes(con: DuckDBPyConnection) -> None:
-    event_changes.note(
+    changes.note(
         con,
         "timeline",
         "select event_key as key from changed_events union all select event_key from attributed",
     )
     for stage in ("nodes", "identifiers"):
-        event_changes.note(
+        changes.note(
             con,
             stage,
             f"""select subject as key from ({BEFORE_AND_AFTER})

@@ -21,6 +21,7 @@ from profile_pipeline.records.mapping import staged_query
 from profile_pipeline.warehouse import (
     built,
     columns_of,
+    facts,
     fingerprint,
     mark_built,
     quote,
@@ -57,15 +58,22 @@ def create_tables(con: DuckDBPyConnection) -> None:
 
 
 def stage_source(con: DuckDBPyConnection, config: Config, name: str) -> None:
-    """Bring records.<source> up to date with its loaded files; atomic."""
+    """Bring records.<source> up to date with its loaded files; atomic.
+
+    While its `full` mark stays the same, rows were only added.
+    """
     create_tables(con)
     normalise.register(con)
     rules = rules_fingerprint(config, name)
+    table = f"records.{name}"
+    mark = fingerprint(rules, built(con, f"raw.{name}"))
     with transaction(con):
         files = _pending_files(con, name, rules)
-        if files or not table_exists(con, f"records.{name}"):
+        afresh = not table_exists(con, table)
+        if files or afresh:
             _stage_files(con, config, name, files, rules)
-        mark_built(con, f"records.{name}", fingerprint(rules, built(con, f"raw.{name}")))
+        times = facts(con, table).get("times_afresh", 0) + afresh
+        mark_built(con, table, mark, {"times_afresh": times, "full": fingerprint(name, rules, times)})
 
 
 def rules_fingerprint(config: Config, name: str) -> str:

@@ -1,0 +1,18 @@
+"""Identifiers of nodes: those of records are kept by the records stage, those of identities known from events here."""
+
+from profile_pipeline.warehouse import rows_where
+
+COLUMNS = "record_key, source, namespace, value, raw_value, observed_at, value_key"
+VIEW = f"""
+    select {COLUMNS} from records.identifiers
+    union all
+    select {COLUMNS} from identity.subject_identifiers where record_key not in (from identity.expired)"""
+"""identity.identifiers. Grain: one row a node, namespace and value; `value_key` is a hash of both."""
+
+
+def identifiers_where(condition: str, database: str = "") -> str:
+    """Few rows of identity.identifiers as a query: of the others only what the condition looks at is read."""
+    prefix = f"{database}." if database else ""
+    known = f"record_key not in (from {prefix}identity.expired) and {condition}"
+    return f"""({rows_where(f"{prefix}records.identifiers", condition, COLUMNS)}
+        union all {rows_where(f"{prefix}identity.subject_identifiers", known, COLUMNS)})"""
