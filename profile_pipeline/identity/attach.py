@@ -8,7 +8,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import changes
-from profile_pipeline.warehouse import literal, replace_table
+from profile_pipeline.warehouse import literal, replace_table, rows_where
 
 TOUCHED = """
     select group_key from identity.groups where record_key in (select record_key from numbered)
@@ -17,7 +17,7 @@ TOUCHED = """
         (from identity.attachments except from temp.attached) union all
         (from temp.attached except from identity.attachments))"""
 """Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
-CLUSTERS = """insert into identity.clusters
+CLUSTERS = """
     with placed as (
         select g.record_key, coalesce(a.group_key, g.group_key) as place, flagged
         from identity.groups g left join temp.attached a using (record_key) {}
@@ -26,17 +26,19 @@ CLUSTERS = """insert into identity.clusters
     from (select place, record_key from placed) join (
         select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
         from placed group by place) using (place)"""
+"""Grain: one row a node of the groups that the clause asks for."""
 
 
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
     """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
 
     Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `numbered`,
-    the nodes whose group may have changed. Records in clusters that are written again are noted for the ledger.
+    the nodes whose group may have changed. Nodes that have another cluster than before, or one that grew, shrank or
+    was flagged, are noted for the ledger.
     """
     replace_table(con, "temp.attached", _attachments_query(config))
     if whole:
-        con.execute(CLUSTERS.format(""))
+        con.execute(f"insert into identity.clusters {CLUSTERS.format('')}")
     else:
         _rewrite(con)
     con.execute("create or replace table identity.attachments as from temp.attached")
@@ -44,7 +46,7 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
 
 
 def _rewrite(con: DuckDBPyConnection) -> None:
-    """Write the clusters of touched groups again."""
+    """Compute the clusters of touched groups again, and write what differs."""
     replace_table(con, "temp.groups_touched", TOUCHED)
     replace_table(
         con,
@@ -54,10 +56,22 @@ def _rewrite(con: DuckDBPyConnection) -> None:
         union select record_key from temp.attached semi join temp.groups_touched using (group_key)
         union select record_key from identity.attachments semi join temp.groups_touched using (group_key)""",
     )
-    con.execute("delete from identity.clusters where record_key in (from temp.rewritten)")
-    con.execute(CLUSTERS.format("where g.record_key in (from temp.rewritten)"))
-    changes.note(con, "ids", "from temp.rewritten")
-    con.execute("drop table temp.groups_touched; drop table temp.rewritten")
+    replace_table(con, "temp.clusters_now", CLUSTERS.format("where g.record_key in (from temp.rewritten)"))
+    before = rows_where("identity.clusters", "record_key in (from temp.rewritten)", "rowid as place, *")
+    replace_table(
+        con,
+        "temp.differing",
+        f"""select record_key, place from temp.clusters_now n full join ({before}) b using (record_key)
+        where n.cluster_key is distinct from b.cluster_key or n.cluster_size is distinct from b.cluster_size
+            or n.flagged is distinct from b.flagged""",
+    )
+    con.execute("delete from identity.clusters where rowid in (select place from temp.differing)")
+    con.execute(
+        "insert into identity.clusters from temp.clusters_now semi join temp.differing using (record_key)"
+    )
+    changes.note(con, "ids", "select record_key from temp.differing")
+    for table in ("groups_touched", "rewritten", "clusters_now", "differing"):
+        con.execute(f"drop table temp.{table}")
 
 
 def _attachments_query(config: Config) -> str:
@@ -68,13 +82,13 @@ def _attachments_query(config: Config) -> str:
         alone as (
             select group_key as record_key from identity.groups
             where group_key in (from people) group by group_key having count(*) = 1
-        ), lone as (
-            select record_key, namespace, value, hash(namespace, value) as value_key
-            from people semi join alone using (record_key) join identity.identifiers using (record_key)
+        ), lone as materialized (
+            select record_key, namespace, value_key
+            from people semi join alone using (record_key) join identity.subject_identifiers using (record_key)
             where namespace in ({listed})
-                and (namespace, value) not in (select (namespace, value) from identity.generic_values)
-        ), held as (
-            select record_key, hash(namespace, value) as value_key from identity.identifiers where namespace in ({listed})
+                and value_key not in (select hash(namespace, value) from identity.generic_values)
+        ), held as materialized (
+            select record_key, value_key from identity.identifiers where value_key in (select value_key from lone)
         )
         select lone.record_key, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
             min(g.group_key) as group_key

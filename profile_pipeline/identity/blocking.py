@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.fields import FIELDS, match_fields
-from profile_pipeline.warehouse import replace_table, rows, scalar
+from profile_pipeline.warehouse import replace_table, rows, rows_where, scalar
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def write_all_keys(
     work.execute(f"create or replace table keys {KEYS}")
     met = "" if sampled == "true" else f"where base in (select base from own where {sampled})"
     for number, rule in enumerate(rules):
-        _insert_base(work, number, rule, features, met=met)
+        work.execute(f"insert into keys {_base_query(number, rule, features, met)}")
     _refine(work, "keys", rules, caps, features)
 
 
@@ -143,20 +143,16 @@ def write_changed_keys(
     """Write `keys`: the new keys of all records in blocks that `changed` records left or joined, where they can differ.
 
     `kept` is the table of keys from before. Adds to `changed` (unique_id) the records whose own key changed because
-    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record.
+    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record. Leaves `stale`, the
+    rows of `kept` (place) that those of the changed records replace, and `others`, the rows from before in blocks of
+    theirs.
     """
     work.execute(f"create or replace table keys {KEYS}")
-    replace_table(work, "own_features", f"select * from {features} semi join changed using (unique_id)")
-    for number, rule in enumerate(rules):
-        _insert_base(work, number, rule, "own_features")
-    replace_table(
-        work,
-        "others",
-        f"""with bases as (
-            select base from keys union select base from {kept} where unique_id in (select unique_id from changed)
-        )
-        select * from {kept} semi join bases using (base) anti join changed using (unique_id)""",
-    )
+    replace_table(work, "own_features", rows_where(features, "unique_id in (from changed)"))
+    own = (f"({_base_query(number, rule, 'own_features')})" for number, rule in enumerate(rules))
+    work.execute(f"insert into keys {' union all '.join(own)}")
+    replace_table(work, "stale", _stale_query(kept, "changed"))
+    _add_others(work, kept, "select base from keys union select base from stale")
     replace_table(
         work,
         "regrouped",
@@ -167,35 +163,40 @@ def write_changed_keys(
         "insert into keys select rule, base, base, unique_id from others semi join regrouped using (base)"
     )
     _refine(work, "keys", rules, caps, features)
-    replace_table(
+    rekeyed = replace_table(
         work,
         "rekeyed",
         """select distinct o.unique_id from others o join keys k using (base, unique_id)
         where o.key is distinct from k.key""",
     )
-    work.execute(
-        f"""insert into keys select rule, base, key, unique_id from {kept}
-        semi join rekeyed using (unique_id) anti join keys using (base, unique_id)"""
-    )
-    work.execute("insert into changed from rekeyed")
-    for table in ("own_features", "others", "regrouped", "rekeyed"):
+    if rekeyed:
+        work.execute(
+            f"""insert into keys select rule, base, key, unique_id from {kept}
+            semi join rekeyed using (unique_id) anti join keys using (base, unique_id)"""
+        )
+        work.execute("insert into changed from rekeyed")
+        work.execute(f"insert into stale {_stale_query(kept, 'rekeyed')}")
+        _add_others(work, kept, "select base from keys union select base from stale")
+    for table in ("own_features", "regrouped", "rekeyed"):
         work.execute(f"drop table {table}")
 
 
-def _insert_base(
-    work: DuckDBPyConnection,
-    number: int,
-    rule: BlockingRule,
-    features: str,
-    met: str = "",
-) -> None:
-    """Add to `keys` the keys of one rule, not refined yet; `met` is a clause over `own` (base, unique_id)."""
-    work.execute(
-        f"""insert into keys with own as (
-            select {_key(number, rule, 0)} as base, unique_id from {features} where {_present(rule)}
-        )
+def _stale_query(kept: str, changed: str) -> str:
+    return f"select rowid as place, base from {kept} where unique_id in (from {changed})"
+
+
+def _add_others(work: DuckDBPyConnection, kept: str, bases: str) -> None:
+    replace_table(work, "bases", bases)
+    found = rows_where(kept, "base in (from bases)")
+    replace_table(work, "others", f"from ({found}) anti join changed using (unique_id)")
+    work.execute("drop table bases")
+
+
+def _base_query(number: int, rule: BlockingRule, features: str, met: str = "") -> str:
+    """Rows of `keys` of one rule, not refined yet; `met` is a clause over `own` (base, unique_id)."""
+    return f"""
+        with own as (select {_key(number, rule, 0)} as base, unique_id from {features} where {_present(rule)})
         select {number}, base, base, unique_id from own {met}"""
-    )
 
 
 def _present(rule: BlockingRule) -> str:
@@ -291,7 +292,7 @@ def weak_caps(work: DuckDBPyConnection, rules: Sequence[BlockingRule], cap: int,
     parts = max(1, records // BUDGET_RECORDS)
     for rule in (rule for rule in rules if rule.weak):
         work.execute(f"create or replace table keys {KEYS}")
-        _insert_base(work, 0, rule, features, met=f"where base % {parts} = 0")
+        work.execute(f"insert into keys {_base_query(0, rule, features, f'where base % {parts} = 0')}")
         own: list[int] = []
         for depth in range(len(rule.refine) + 1):
             own.append(_budgeted_cap(work, cap, max(FREE_PAIRS, WEAK_PAIRS * records) // parts))

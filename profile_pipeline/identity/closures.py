@@ -66,6 +66,25 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
     work.execute("drop table piece_members; drop table numbered_links")
 
 
+def keep_scored(work: DuckDBPyConnection) -> None:
+    """Leave out of `unfound` the pairs that are closures already, and let their edges stay: `old_edges` replaces fewer.
+
+    Under one model the score of two records that did not change is what it was.
+    """
+    replace_table(
+        work,
+        "scored_before",
+        """select place, join_key_l, join_key_r from unfound join (
+            select place, least(hash(left_key), hash(right_key)) as low, greatest(hash(left_key), hash(right_key)) as high
+            from old_edges where closure and stale
+                and left_key not in (from changed_keys) and right_key not in (from changed_keys)
+        ) on low = join_key_l and high = join_key_r""",
+    )
+    work.execute("update old_edges set stale = false where place in (select place from scored_before)")
+    replace_table(work, "unfound", "from unfound anti join scored_before using (join_key_l, join_key_r)")
+    work.execute("drop table scored_before")
+
+
 def _arrays(work: DuckDBPyConnection) -> tuple[Ints, Ints, np.ndarray]:
     found = work.execute("select l, r, weight from numbered_links").fetchnumpy()
     left, right, weight = (np.ma.getdata(found[column]) for column in ("l", "r", "weight"))

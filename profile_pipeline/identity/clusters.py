@@ -5,8 +5,10 @@ one person, is refined. The result depends on the links and scores of the compon
 components that the edges step touched are looked at again.
 """
 
+import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +32,7 @@ from profile_pipeline.warehouse import (
     quote,
     replace_table,
     rows,
+    rows_where,
     scalar,
     transaction,
     upstream,
@@ -89,14 +92,16 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
 
 
 def _numbered_query(config: Config, *, whole: bool) -> str:
-    """Grain: one row a node of a touched component; `scorable` nodes are those that matching compares."""
+    """Grain: one row a node of a touched component; `scorable` nodes are those that matching compares.
+
+    A component is written with all of its nodes, and all of them are noted.
+    """
     sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
-    touched = "select component_key from identity.components where record_key in (from temp.gone)"
     return f"""
         select record_key, component_key as component, row_number() over (order by record_key) - 1 as n,
             kind = 'record' and coalesce(source in ({sources}), false) as scorable
         from identity.components join identity.nodes using (record_key)
-        {"" if whole else f"where component_key in ({touched})"}"""
+        {"" if whole else "where record_key in (from temp.gone)"}"""
 
 
 def limits(config: Config) -> dict[str, int]:
@@ -118,13 +123,24 @@ def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     replace_table(con, "temp.offending", _offending_query(bounds.values, bounds.size))
     groups: list[list[int]] = []
     cut: list[Cut] = []
-    for component in _offending_components(con):
-        parts, left_out = refine(component, bounds)
-        groups += parts
-        cut += left_out
+    with _collector_off():
+        for component in _offending_components(con):
+            parts, left_out = refine(component, bounds)
+            groups += parts
+            cut += left_out
     _register_groups(con, groups)
     con.execute("drop table limited; drop table offending; drop table inside")
     return cut
+
+
+@contextmanager
+def _collector_off() -> Generator[None]:
+    """Nothing that refinement makes is in a cycle, and the collector would walk through all that Splink has loaded."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _offending_components(con: DuckDBPyConnection) -> Iterator[Component]:
@@ -139,7 +155,9 @@ def _offending_components(con: DuckDBPyConnection) -> Iterator[Component]:
         "select place, n, scorable from ordered join numbered using (component) order by place, n",
         f"""select place, l, r, accepted {inside} where type <> 'probabilistic'
         order by place, strength desc, l, r""",
-        f"select place, l, r, match_weight, accepted {inside} where type = 'probabilistic' order by place, l, r",
+        # a pair that counts as little as one that was never scored need not be looked at
+        f"""select place, l, r, match_weight, accepted {inside}
+        where type = 'probabilistic' and (accepted or match_weight > {UNFOUND}) order by place, l, r""",
         """select place, n, kind, value from limited join numbered using (n) join ordered using (component)
         order by place""",
     )
@@ -184,7 +202,7 @@ def limited_query(bounds: dict[str, int], members: str = "numbered") -> str:
     return f"""
         select n, namespace as kind, value from identity.identifiers join {members} using (record_key)
         where namespace in ({spaces})
-            and (namespace, value) not in (select (namespace, value) from identity.generic_values)
+            and value_key not in (select hash(namespace, value) from identity.generic_values)
         union all
         select n, 'source:' || source, record_key from identity.nodes join {members} using (record_key)
         where source in ({sources}){differing}"""
@@ -245,16 +263,20 @@ def published_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
 
     Expected precision is the mean match probability of the scored links inside clusters.
     """
-    [(precision, found, total)] = rows(
+    scored = "select match_probability, accepted from identity.edges where type = 'probabilistic'"
+    cut = rows_where("identity.edges", "left_key in (select left_key from identity.cut_links)")
+    [(links, found, total, cut_links, lost)] = rows(
         con,
-        """select avg(match_probability) filter (holds), sum(match_probability) filter (holds), sum(match_probability)
-        from (select match_probability, accepted
-                and (left_key, right_key) not in (select (left_key, right_key) from identity.cut_links) as holds
-            from identity.edges where type = 'probabilistic')""",
+        f"""select links, found, total, cut_links, lost
+        from (select count(*) filter (accepted) as links, coalesce(sum(match_probability) filter (accepted), 0) as found,
+                sum(match_probability) as total from ({scored})),
+            (select count(*) as cut_links, coalesce(sum(match_probability), 0) as lost
+            from ({cut}) semi join identity.cut_links using (left_key, right_key) where type = 'probabilistic' and accepted)""",
     )
+    held, found = links - cut_links, found - lost
     return {
-        "expected_precision": precision,
-        "expected_recall_of_candidates": found / total if found else None,
+        "expected_precision": found / held if held else None,
+        "expected_recall_of_candidates": found / total if held else None,
     }
 
 

@@ -120,6 +120,7 @@ def _compute(scope: Scope) -> dict[str, Any]:
     noted: dict[str, Any] = {"threshold": threshold}
     work.execute(f"create or replace table scored {SCORED}")
     work.execute(f"create or replace table keys {blocking.KEYS}")
+    work.execute("create or replace table stale (place bigint, base ubigint)")
     if scope.matches:
         noted |= _score(scope)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
@@ -131,6 +132,8 @@ def _compute(scope: Scope) -> dict[str, Any]:
     if scope.matches and scope.model:
         _show_features(scope)
         closures.write_pairs(work, _known_query(scope))
+        if not scope.whole:
+            closures.keep_scored(work)
         _show_features(scope, "unfound")
         score_pairs(work, scope.model.settings, scope.model.manifest.get("household"), "unfound", "closed")
     _add_closures(scope, threshold)
@@ -172,9 +175,12 @@ def _show_features(scope: Scope, pairs: str = "") -> None:
     """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs."""
     shown = scope.table("features")
     if pairs:
-        ends = f"select join_key_l as unique_id from {pairs} union select join_key_r from {pairs}"
-        replace_table(scope.work, "involved", f"select * from {shown} semi join ({ends}) using (unique_id)")
-        shown = "involved"
+        ends = f"select join_key_l from {pairs} union all select join_key_r from {pairs}"
+        # where they are, not what they are: Splink takes its own copy of what it looks at
+        replace_table(
+            scope.work, "involved", f"select rowid as place from {shown} where unique_id in ({ends})"
+        )
+        shown += " where rowid in (from involved)"
     scope.work.execute(f"create or replace view features as select * from {shown}")
 
 
@@ -193,7 +199,7 @@ def _block(scope: Scope, model: Model) -> dict[str, Any]:
 
 def _block_changed(scope: Scope, rules: list[blocking.BlockingRule], caps: blocking.Caps) -> None:
     work, kept = scope.work, scope.table("blocking_keys")
-    blocking.write_changed_keys(work, rules, caps, "features", kept)
+    blocking.write_changed_keys(work, rules, caps, scope.table("features"), kept)
     replace_table(
         work,
         "changed_keys",
@@ -202,13 +208,13 @@ def _block_changed(scope: Scope, rules: list[blocking.BlockingRule], caps: block
     replace_table(
         work,
         "around",
-        f"""select key, unique_id, rule from {kept} semi join (select distinct key from keys where key is not null) using (key)
-            anti join changed using (unique_id) anti join keys using (base, unique_id)
+        """select key, unique_id, rule from others semi join (select distinct key from keys where key is not null) using (key)
+            anti join keys using (base, unique_id)
         union all select key, unique_id, rule from keys where key is not null""",
     )
     replace_table(work, "own", "select * from keys semi join changed using (unique_id)")
     replace_table(work, "pairs", blocking.pairs_query("own", "around", NEW_PAIRS))
-    work.execute("drop table own; drop table around")
+    work.execute("drop table own; drop table around; drop table others")
 
 
 # ---------------------------------------------------------------- edges of the scratch database
@@ -270,7 +276,7 @@ def _add_closures(scope: Scope, threshold: float) -> None:
 STALE = """not closure and (
     (type = 'probabilistic' and (left_key in (from changed_keys) or right_key in (from changed_keys)))
     or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision')"""
-"""Condition: edges from before that `new_edges` replaces; closures inside affected components are replaced too."""
+"""Condition: edges from before that `new_edges` replaces; closures inside affected components are looked at afterwards."""
 
 
 def _find_affected(scope: Scope) -> None:
@@ -304,15 +310,22 @@ def _find_affected(scope: Scope) -> None:
     replace_table(
         work, "affected", f"select record_key from gone_or_affected semi join {nodes} using (record_key)"
     )
+    conditions = (
+        "left_key in (from gone_or_affected)", "right_key in (from changed_keys)", "type = 'decision'",
+        "type = 'deterministic' and value_key in (from stale_values)",
+    )  # fmt: skip
+    # one query a condition reads one column each, and what is not asked for is passed over
+    replace_table(
+        work, "places", " union ".join(f"select rowid as place from {edges} where {c}" for c in conditions)
+    )
     replace_table(
         work,
         "old_edges",
         f"""select rowid as place, left_key, right_key, type, match_weight, accepted, closure,
             case when closure then left_key in (from gone_or_affected) else {STALE} end as stale
-        from {edges} where left_key in (from gone_or_affected) or right_key in (from changed_keys)
-            or type = 'decision' or (type = 'deterministic' and value_key in (from stale_values))""",
+        from {edges} where rowid in (from places)""",
     )
-    work.execute("drop table dirty")
+    work.execute("drop table dirty; drop table places")
 
 
 def _links_query(scope: Scope) -> str:
@@ -347,7 +360,8 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         con.execute(
             f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"
         )
-        con.execute(f"delete from identity.blocking_keys where unique_id in (from {main}.changed)")
+        if scope.matches:
+            con.execute(f"delete from identity.blocking_keys where rowid in (select place from {main}.stale)")
         con.execute(f"delete from identity.components where record_key in (from {main}.gone_or_affected)")
         changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")

@@ -25,6 +25,7 @@ from profile_pipeline.warehouse import (
     quote,
     replace_plain,
     replace_table,
+    rows_where,
     scalar,
     transaction,
     upstream,
@@ -145,8 +146,10 @@ def inputs_query(config: Config, records: str) -> str:
 def _matched(config: Config, *, whole: bool) -> str:
     """The relation of the records that are compared: all, or those in temp.changed."""
     sources = ", ".join(map(literal, _sources(config))) or "null"
-    changed = "" if whole else " and record_key in (from temp.changed)"
-    return f"(from records.current where source in ({sources}){changed})"
+    matched = f"source in ({sources})"
+    if whole:
+        return f"(from records.current where {matched})"
+    return f"({rows_where('records.current', f'{matched} and record_key in (from temp.changed)')})"
 
 
 def _unsuspended(name: str, kind: str) -> str:

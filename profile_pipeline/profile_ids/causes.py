@@ -50,7 +50,7 @@ def circumstances(con: DuckDBPyConnection, config: Config) -> Circumstances:
     if table_exists(con, "identity.decisions"):
         decided = scalar(con, "select max(decision_id) from identity.decisions")
     return Circumstances(
-        model_id=scalar(con, "select max(model_id) from identity.edges where type = 'probabilistic'"),
+        model_id=scalar(con, "select model_id from identity.edges where type = 'probabilistic' limit 1"),
         rules=_rules(config),
         threshold=facts(con, "identity.edges").get("threshold"),
         generic_values=generic,
