@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from duckdb import DuckDBPyConnection
@@ -196,39 +196,32 @@ def resolve(con: DuckDBPyConnection, config: Config, *, afresh: bool) -> None:
     assign_profile_ids(con, config)
 
 
-def pretend_scores(
-    work: DuckDBPyConnection,
-    wanted: Any,
-    household: Any,
-    pairs: str,
-    scored: str,
-    *,
-    floor: float | None = None,
-) -> int:
+class PretendScorer:
     """A stand-in for Splink: bits for what is equal, against what differs; nothing for what is missing."""
-    parts = {
-        "given": (3, -4),
-        "birth_date": (5, -5),
-        "email": (6, -2),
-        "postcode": (2, -1),
-    }
-    weight = " + ".join(
-        f"case when l.{n} is null or r.{n} is null then 0 when l.{n} = r.{n} then {a} else {b} end"
-        for n, (a, b) in parts.items()
-    )
-    work.execute(f"create table if not exists {scored} {scoring.SCORED}")
-    work.execute(
-        f"""insert into {scored} select match_key, join_key_l, join_key_r, weight, 0 from (
-            select match_key, join_key_l, join_key_r, {weight} as weight from {pairs}
-            join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r)
-        where weight >= {-100 if floor is None else floor}"""
-    )
-    return scalar(work, f"select count(*) from {pairs}")
+
+    PARTS: ClassVar = {"given": (3, -4), "birth_date": (5, -5), "email": (6, -2), "postcode": (2, -1)}
+
+    def __init__(self, work: DuckDBPyConnection, *_: object) -> None:
+        self.work = work
+
+    def score(self, pairs: str, scored: str, *, floor: float | None = None) -> int:
+        weight = " + ".join(
+            f"case when l.{n} is null or r.{n} is null then 0 when l.{n} = r.{n} then {a} else {b} end"
+            for n, (a, b) in self.PARTS.items()
+        )
+        self.work.execute(f"create table if not exists {scored} {scoring.SCORED}")
+        self.work.execute(
+            f"""insert into {scored} select match_key, join_key_l, join_key_r, weight, 0 from (
+                select match_key, join_key_l, join_key_r, {weight} as weight from {pairs}
+                join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r)
+            where weight >= {-100 if floor is None else floor}"""
+        )
+        return scalar(self.work, f"select count(*) from {pairs}")
 
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edges, "score_pairs", pretend_scores)
+    monkeypatch.setattr(edges, "Scorer", PretendScorer)
     monkeypatch.setattr(edges, "estimate_missed", lambda *_: [])
 
 
@@ -329,7 +322,7 @@ def test_a_decision_keeps_even_equal_records_apart() -> None:
 
 def test_a_change_leaves_other_components_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of untouched components are not even written again."""
-    monkeypatch.setattr(edges, "score_pairs", pretend_scores)
+    monkeypatch.setattr(edges, "Scorer", PretendScorer)
     monkeypatch.setattr(edges, "estimate_missed", lambda *_: [])
     draw, config = random.Random(3), rules(max_block=50)
     people: dict[str, Row] = {}

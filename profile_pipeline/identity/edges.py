@@ -19,7 +19,7 @@ from profile_pipeline.identity import blocking, changes, closures, strong
 from profile_pipeline.identity.linker import load_frequencies
 from profile_pipeline.identity.missed import estimate_missed
 from profile_pipeline.identity.model import Model, active_model
-from profile_pipeline.identity.scoring import SCORED, probability_query, score_pairs
+from profile_pipeline.identity.scoring import SCORED, Scorer, probability_query
 from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.warehouse import (
     PLAIN,
@@ -61,11 +61,10 @@ class Scope:
     whole: bool
 
     @property
-    def matches(self) -> bool:
-        """Whether there is anything to score with."""
-        return bool(
-            self.config.identity.matching.enabled and self.model and self.model.settings["comparisons"]
-        )
+    def matches(self) -> Model | None:
+        """The model, where there is anything to score with."""
+        model = self.model if self.config.identity.matching.enabled else None
+        return model if model and model.settings["comparisons"] else None
 
     def table(self, name: str) -> str:
         """A table of the identity schema, seen from the scratch database."""
@@ -121,21 +120,23 @@ def _compute(scope: Scope) -> dict[str, Any]:
     work.execute(f"create or replace table scored {SCORED}")
     work.execute(f"create or replace table keys {blocking.KEYS}")
     work.execute("create or replace table stale (place bigint, base ubigint)")
-    if scope.matches:
-        noted |= _score(scope)
+    model = scope.matches
+    scorer = _scorer(scope, model) if model else None
+    if model and scorer:
+        noted |= _score(scope, model, scorer)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
     strong.write_decided(work, scope.database)
     _write_edges(scope, threshold)
     _find_affected(scope)
     closures.write_components(work, _links_query(scope))
     work.execute(f"create or replace table closed {SCORED}")
-    if scope.matches and scope.model:
+    if scorer:
         _show_features(scope)
         closures.write_pairs(work, _known_query(scope))
         if not scope.whole:
             closures.keep_scored(work)
         _show_features(scope, "unfound")
-        score_pairs(work, scope.model.settings, scope.model.manifest.get("household"), "unfound", "closed")
+        scorer.score("unfound", "closed")
     _add_closures(scope, threshold)
     return noted
 
@@ -155,18 +156,20 @@ def _threshold(scope: Scope) -> float:
 # ---------------------------------------------------------------- scores
 
 
-def _score(scope: Scope) -> dict[str, Any]:
-    """Write `scored`, the candidate pairs from the floor up, and `keys`, the blocking keys in use."""
-    work, model, matching = scope.work, scope.model, scope.config.identity.matching
-    assert model is not None  # noqa: S101  asked for by `matches`
+def _scorer(scope: Scope, model: Model) -> Scorer:
     _show_features(scope)
-    load_frequencies(work, model.settings, model.model_id, scope.database)
+    load_frequencies(scope.work, model.settings, model.model_id, scope.database)
+    return Scorer(scope.work, model.settings, model.manifest.get("household"))
+
+
+def _score(scope: Scope, model: Model, scorer: Scorer) -> dict[str, Any]:
+    """Write `scored`, the candidate pairs from the floor up, and `keys`, the blocking keys in use."""
+    work = scope.work
     noted = _block(scope, model)
-    household = model.manifest.get("household")
     _show_features(scope, "" if scope.whole else "pairs")
-    pairs = score_pairs(work, model.settings, household, "pairs", "scored", floor=matching.floor)
+    pairs = scorer.score("pairs", "scored", floor=scope.config.identity.matching.floor)
     if scope.whole and noted["rules"]:
-        noted["capped_blocks"] = estimate_missed(work, model, noted["rules"])
+        noted["capped_blocks"] = estimate_missed(work, scorer, noted["rules"])
     work.execute("drop table pairs")
     return {**noted, "candidate_pairs": pairs}
 

@@ -4,15 +4,14 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.model import Model
-from profile_pipeline.identity.scoring import probability_query, score_pairs
+from profile_pipeline.identity.scoring import Scorer, probability_query
 from profile_pipeline.warehouse import replace_table, rows
 
 SAMPLED_PAIRS = 2_000
 """Pairs looked at for each rule; enough for a loss of one match in a thousand pairs."""
 
 
-def estimate_missed(work: DuckDBPyConnection, model: Model, names: list[str]) -> list[dict[str, Any]]:
+def estimate_missed(work: DuckDBPyConnection, scorer: Scorer, names: list[str]) -> list[dict[str, Any]]:
     """By rule with blocks over the last cap: records, blocks, pairs left out, and expected matches among those pairs.
 
     Pairs are sampled inside the blocks, each record with a random other one, scored like any pair, and counted unless another rule
@@ -41,7 +40,7 @@ def estimate_missed(work: DuckDBPyConnection, model: Model, names: list[str]) ->
         qualify row_number() over (partition by a.rule order by hash('sample', a.unique_id), a.unique_id) <= {SAMPLED_PAIRS}""",
     )
     work.execute("drop table if exists missed_scored")
-    score_pairs(work, model.settings, model.manifest.get("household"), "missed_pairs", "missed_scored")
+    scorer.score("missed_pairs", "missed_scored")
     shares = dict(
         rows(
             work,

@@ -5,12 +5,15 @@ model and of the household model. Under one model it depends on the two records 
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duckdb import DuckDBPyConnection
 
 from profile_pipeline.identity.linker import make_linker, quiet_splink, register_frequencies, register_pairs
 from profile_pipeline.warehouse import replace_table, scalar
+
+if TYPE_CHECKING:
+    from splink import Linker
 
 Settings = dict[str, Any]
 SCORED = "(match_key smallint, join_key_l ubigint, join_key_r ubigint, match_weight double, relief double)"
@@ -19,56 +22,57 @@ MOST_AT_ONCE = 20_000_000
 """Pairs scored in one query: every query reads all records, more pairs make a larger result before the floor cuts it."""
 
 
-def score_pairs(
-    work: DuckDBPyConnection,
-    settings: Settings,
-    household: Settings | None,
-    pairs: str,
-    scored: str,
-    *,
-    floor: float | None = None,
-    features: str = "features",
-) -> int:
-    """Add to the table `scored` the weights of the pairs of a table, from the floor up; the number of pairs looked at.
+class Scorer:
+    """Both models of a project, ready to score pairs of the records in `features` of the scratch database.
 
-    Needs a table of features and the model's frozen frequencies in the scratch database, and there `pairs` as
-    (match_key, join_key_l, join_key_r).
+    To make one costs Splink more than to score thousands of pairs, so one serves for a whole step, also after
+    `features` has become another view. Needs the model's frozen frequencies in the scratch database.
     """
-    work.execute(f"create table if not exists {scored} {SCORED}")
-    total = scalar(work, f"select count(*) from {pairs}")
-    parts = -(-total // MOST_AT_ONCE)
-    for part in range(parts):
-        share = pairs
-        if parts > 1:
-            share = "pairs_part"
-            replace_table(work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
+
+    def __init__(
+        self,
+        work: DuckDBPyConnection,
+        person: Settings,
+        household: Settings | None,
+        features: str = "features",
+    ) -> None:
+        self._work, self._person, self._household = work, person, household
+        detailed = {**person, "retain_intermediate_calculation_columns": household is not None}
         with quiet_splink():
-            _score_part(work, (settings, household), share, scored, floor, features)
-    work.execute("drop table if exists pairs_part")
-    return total
+            self._linker = _linker(work, detailed, features)
 
+    def score(self, pairs: str, scored: str, *, floor: float | None = None) -> int:
+        """Add to the table `scored` the weights of the pairs of a table, from the floor up; the number of pairs looked at.
 
-def _score_part(
-    work: DuckDBPyConnection,
-    models: tuple[Settings, Settings | None],
-    pairs: str,
-    scored: str,
-    floor: float | None,
-    features: str,
-) -> None:
-    person, household = models
-    detailed = {**person, "retain_intermediate_calculation_columns": household is not None}
-    found = predicted(work, detailed, pairs, floor, features)
-    relief = (
-        f"log2(1 + pow(2, least({household_weight_query(person, household)}, 1000)))" if household else "0.0"
-    )
-    least = "" if floor is None else f"where match_weight - relief >= {floor}"
-    work.execute(
-        f"""insert into {scored}
-        select match_key, unique_id_l, unique_id_r, match_weight - relief, relief
-        from (select match_key, unique_id_l, unique_id_r, match_weight, {relief} as relief from {found}) {least}"""
-    )
-    work.execute(f"drop table {found}")
+        `pairs` is a table of the scratch database: (match_key, join_key_l, join_key_r).
+        """
+        work = self._work
+        work.execute(f"create table if not exists {scored} {SCORED}")
+        total = scalar(work, f"select count(*) from {pairs}")
+        parts = -(-total // MOST_AT_ONCE)
+        for part in range(parts):
+            share = pairs
+            if parts > 1:
+                share = "pairs_part"
+                replace_table(work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
+            with quiet_splink():
+                self._score_part(share, scored, floor)
+        work.execute("drop table if exists pairs_part")
+        return total
+
+    def _score_part(self, pairs: str, scored: str, floor: float | None) -> None:
+        found = _predict(self._work, self._linker, pairs, floor)
+        relief = "0.0"
+        if self._household:
+            hidden = household_weight_query(self._person, self._household)
+            relief = f"log2(1 + pow(2, least({hidden}, 1000)))"
+        least = "" if floor is None else f"where match_weight - relief >= {floor}"
+        self._work.execute(
+            f"""insert into {scored}
+            select match_key, unique_id_l, unique_id_r, match_weight - relief, relief
+            from (select match_key, unique_id_l, unique_id_r, match_weight, {relief} as relief from {found}) {least}"""
+        )
+        self._work.execute(f"drop table {found}")
 
 
 def household_weight_query(person: Settings, household: Settings) -> str:
@@ -107,8 +111,16 @@ def predicted(
     features: str = "features",
 ) -> str:
     """Splink's own table of scores for a table of pairs; the caller drops it."""
+    return _predict(work, _linker(work, settings, features), pairs, floor)
+
+
+def _linker(work: DuckDBPyConnection, settings: Settings, features: str) -> "Linker":
     linker = make_linker(work, settings, features)
     register_frequencies(work, linker)
+    return linker
+
+
+def _predict(work: DuckDBPyConnection, linker: "Linker", pairs: str, floor: float | None) -> str:
     register_pairs(linker, work, pairs)
     return linker.inference.predict(threshold_match_weight=floor, warning_mode="never").physical_name
 

@@ -18,7 +18,7 @@ from profile_pipeline.identity.blocking import BlockingRule, Caps
 from profile_pipeline.identity.comparisons import PERSONAL, SHARED, household_settings
 from profile_pipeline.identity.linker import quiet_splink
 from profile_pipeline.identity.mixture import Evidence, Floats
-from profile_pipeline.identity.scoring import log2_factor, predicted, probability_query, score_pairs
+from profile_pipeline.identity.scoring import Scorer, log2_factor, predicted, probability_query
 from profile_pipeline.warehouse import quote, replace_table, rows, scalar
 
 SAMPLED_RECORDS = 40_000
@@ -173,9 +173,8 @@ def expected_quality(work: DuckDBPyConnection, target: float) -> Settings:
 def score_sample(work: DuckDBPyConnection, trained: Trained) -> None:
     """Write `training_scored`: the candidate pairs of the sample under the trained model."""
     work.execute("drop table if exists training_scored")
-    score_pairs(
-        work, trained.settings, trained.household, "candidates", "training_scored", features="involved"
-    )
+    scorer = Scorer(work, trained.settings, trained.household, "involved")
+    scorer.score("candidates", "training_scored")
 
 
 def _levels(comparison: Settings) -> list[Settings]:
