@@ -79,11 +79,12 @@ def household_weight_query(person: Settings, household: Settings) -> str:
     """SQL: the household model's match weight of a pair, from the levels that the person model found.
 
     Both models see the same levels. Splink shows the weight of each level, and within a comparison every level has
-    a weight of its own (`distinct_weights`), so the weight names the level. The term-frequency part is the same in both.
+    a weight of its own, none of them 0, which is that of missing values (`training._with_shares`): so the weight names the
+    level. The term-frequency part is the same in both.
     """
     levels = {c["output_column_name"]: c["comparison_levels"] for c in person["comparisons"]}
     prior = household["probability_two_random_records_match"]
-    terms = [repr(math.log2(prior / (1 - prior)))]
+    terms = [_double(math.log2(prior / (1 - prior)))]
     for comparison in household["comparisons"]:
         name = comparison["output_column_name"]
         pairs = [
@@ -91,11 +92,20 @@ def household_weight_query(person: Settings, household: Settings) -> str:
             for seen, level in zip(levels[name], comparison["comparison_levels"], strict=True)
             if not level.get("is_null_level")
         ]
-        cases = " ".join(f"when mw_{name} between {a - 1e-7!r} and {a + 1e-7!r} then {b!r}" for a, b in pairs)
-        terms.append(f"case {cases} else 0.0 end")
+        cases = " ".join(_when(f"mw_{name}", a, b) for a, b in pairs)
+        terms.append(f"case {cases} else {_double(0)} end")
         if any("tf_adjustment_column" in level for level in levels[name]):
             terms.append(f"mw_tf_adj_{name}")
     return " + ".join(terms)
+
+
+def _when(column: str, weight: float, then: float) -> str:
+    return f"when {column} between {_double(weight - 1e-7)} and {_double(weight + 1e-7)} then {_double(then)}"
+
+
+def _double(value: float) -> str:
+    """SQL: a plain number is a decimal to DuckDB, and to turn millions of them into doubles takes longer than the rest."""
+    return f"{value!r}::double"
 
 
 def log2_factor(level: Settings) -> float:
