@@ -49,7 +49,7 @@ def settings(temp: Path, memory: str, threads: int) -> dict[str, Any]:
         "preserve_insertion_order": False,
         "allow_persistent_secrets": False,
         "max_vacuum_tasks": 0,  # see `vacuum`
-        "checkpoint_threshold": "256MiB",  # the default, 16 MiB, would mean several checkpoints a run
+        "checkpoint_threshold": "64MiB",  # with the default, 16 MiB, a small change would pay for several checkpoints
     }
 
 
