@@ -17,6 +17,7 @@ from profile_pipeline.warehouse import (
     literal,
     mark_built,
     replace_table,
+    rows_where,
     transaction,
     upstream,
 )
@@ -75,24 +76,27 @@ def _mark(con: DuckDBPyConnection, config: Config, survivors: list[str]) -> str:
     return fingerprint(inputs, survivors, pins.mark(con, config))
 
 
-def candidates_query(config: Config, survivors: list[str], members: str = f"({MEMBERS})") -> str:
+def candidates_query(config: Config, survivors: list[str], members: str = "") -> str:
     """Grain: profile, field, record. `value` compares, `shown` is what people read; a clear has neither.
 
     `valid` is false where the row failed a declared expectation about the field that did not refuse it. `record_number`
-    is the place of the record in its profile in order of keys. `members` is a relation (record_key, profile_id) of all
-    the records of the profiles wanted.
+    is the place of the record in its profile in order of keys. `members` is a table (record_key, profile_id) of all
+    the records of the few profiles wanted; without it, all are.
     """
+    records = "records.current"
+    if members:
+        records = f"({rows_where(records, f'record_key in (select record_key from {members})')})"
     offers = ", ".join(offer_query(field, attribute.type) for field, attribute in config.attributes.items())
     sources = ", ".join(map(literal, survivors)) or "null"
     return f"""
         with members as (
             select record_key, profile_id,
                 (row_number() over (partition by profile_id order by record_key))::integer as record_number
-            from {members}
+            from {members or f"({MEMBERS})"}
         ), offered as (
             select profile_id, record_number, record_key, source, observed_at, ingested_at, clock, field_times, doubtful,
                 unnest(list_filter([{offers}], lambda o: o.value is not null or o.cleared)) as o
-            from records.current join members using (record_key)
+            from {records} join members using (record_key)
             where source in ({sources})
         )
         select profile_id, o.field as field, o.value as value, o.shown as shown, o.cleared as cleared, record_key,
