@@ -10,9 +10,8 @@ VIEW = f"""
 """identity.identifiers. Grain: one row a node, namespace and value; `value_key` is a hash of both."""
 
 
-def identifiers_where(condition: str, database: str = "") -> str:
+def identifiers_where(condition: str) -> str:
     """Few rows of identity.identifiers as a query: of the others only what the condition looks at is read."""
-    prefix = f"{database}." if database else ""
-    known = f"record_key not in (from {prefix}identity.expired) and {condition}"
-    return f"""({rows_where(f"{prefix}records.identifiers", condition, COLUMNS)}
-        union all {rows_where(f"{prefix}identity.subject_identifiers", known, COLUMNS)})"""
+    known = f"record_key not in (from identity.expired) and ({condition})"
+    return f"""({rows_where("records.identifiers", condition, COLUMNS)}
+        union all {rows_where("identity.subject_identifiers", known, COLUMNS)})"""
