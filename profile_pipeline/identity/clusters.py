@@ -136,11 +136,13 @@ def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
 @contextmanager
 def _collector_off() -> Generator[None]:
     """Nothing that refinement makes is in a cycle, and the collector would walk through all that Splink has loaded."""
+    before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if before:
+            gc.enable()
 
 
 def _offending_components(con: DuckDBPyConnection) -> Iterator[Component]:

@@ -120,14 +120,16 @@ def _compute(scope: Scope) -> dict[str, Any]:
     work.execute(f"create or replace table scored {SCORED}")
     work.execute(f"create or replace table keys {blocking.KEYS}")
     work.execute("create or replace table stale (place bigint, base ubigint)")
-    model = scope.matches
-    scorer = _scorer(scope, model) if model else None
-    if model and scorer:
+    scorer = None
+    if model := scope.matches:
+        scorer = _scorer(scope, model)
         noted |= _score(scope, model, scorer)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
     strong.write_decided(work, scope.database)
     _write_edges(scope, threshold)
     _find_affected(scope)
+    if not scope.whole:
+        _find_old_edges(scope)
     closures.write_components(work, _links_query(scope))
     work.execute(f"create or replace table closed {SCORED}")
     if scorer:
@@ -313,6 +315,12 @@ def _find_affected(scope: Scope) -> None:
     replace_table(
         work, "affected", f"select record_key from gone_or_affected semi join {nodes} using (record_key)"
     )
+    work.execute("drop table dirty")
+
+
+def _find_old_edges(scope: Scope) -> None:
+    """`old_edges`: those from before that touch an affected node or a change, `stale` where `new_edges` replaces them."""
+    work, edges = scope.work, scope.table("edges")
     conditions = (
         "left_key in (from gone_or_affected)", "right_key in (from changed_keys)", "type = 'decision'",
         "type = 'deterministic' and value_key in (from stale_values)",
@@ -328,7 +336,7 @@ def _find_affected(scope: Scope) -> None:
             case when closure then left_key in (from gone_or_affected) else {STALE} end as stale
         from {edges} where rowid in (from places)""",
     )
-    work.execute("drop table dirty; drop table places")
+    work.execute("drop table places")
 
 
 def _links_query(scope: Scope) -> str:
