@@ -19,7 +19,7 @@ from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.identity import blocking, comparisons, components, mixture, training
-from profile_pipeline.identity.clusters import build_clusters
+from profile_pipeline.identity.clusters import build_clusters, published_quality
 from profile_pipeline.identity.edges import build_edges
 from profile_pipeline.identity.features import build_features
 from profile_pipeline.identity.model import active_model, ensure_model
@@ -532,3 +532,39 @@ def test_the_cheap_guard_before_edit_distances_lets_every_single_edit_pass(pair,
         f"select {condition} from (select ? as x_l, ? as x_r)", list(pair)
     ).fetchall()
     assert passes
+
+
+EDGE = st.tuples(
+    st.sampled_from("abc"),
+    st.sampled_from("xyz"),
+    st.sampled_from(["probabilistic", "deterministic"]),
+    st.floats(0.01, 1),
+    st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(EDGE, max_size=8, unique_by=lambda e: e[:3]),
+    st.sets(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))),
+)
+def test_published_quality_is_that_of_the_scored_links_that_were_not_cut(edges, cut):
+    with duckdb.connect() as con:
+        con.execute(
+            """create schema identity;
+            create table identity.edges
+                (left_key text, right_key text, type text, match_probability double, accepted boolean);
+            create table identity.cut_links (left_key text, right_key text)"""
+        )
+        for edge in edges:
+            con.execute("insert into identity.edges values (?, ?, ?, ?, ?)", edge)
+        for pair in cut:
+            con.execute("insert into identity.cut_links values (?, ?)", pair)
+        found = published_quality(con)
+    scored = [
+        (p, accepted and (a, b) not in cut) for a, b, kind, p, accepted in edges if kind == "probabilistic"
+    ]
+    held = [p for p, holds in scored if holds]
+    assert found["expected_precision"] == (pytest.approx(sum(held) / len(held)) if held else None)
+    recall = sum(held) / sum(p for p, _ in scored) if held else None
+    assert found["expected_recall_of_candidates"] == (pytest.approx(recall) if held else None)
