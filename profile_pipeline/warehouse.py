@@ -178,12 +178,14 @@ def literal(value: object) -> str:
     return f"'{quote_text(value)}'"
 
 
-def rows(con: DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+def rows(
+    con: DuckDBPyConnection, query: str, values: Sequence[Any] | dict[str, Any] = ()
+) -> list[tuple[Any, ...]]:
     """Every row of a small result. Results stream in DuckDB 2: one left open blocks the connection."""
-    return con.execute(query, list(values)).fetchall()
+    return con.execute(query, values if isinstance(values, dict) else list(values)).fetchall()
 
 
-def scalar(con: DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+def scalar(con: DuckDBPyConnection, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> Any:  # noqa: ANN401
     """The first column of the first row, or None when there is no row."""
     found = rows(con, query, values)
     return found[0][0] if found else None
@@ -228,11 +230,13 @@ def table_exists(con: DuckDBPyConnection, table: str) -> bool:
 def table_kind(con: DuckDBPyConnection, table: str) -> str | None:
     """BASE TABLE or VIEW, None when there is no `schema.table`."""
     schema, name = table.split(".")
+    # information_schema.tables says the same, and takes ten times as long to do so
+    named = "schema_name = $schema and {} = $name and database_name = current_database()"
     return scalar(
         con,
-        "select table_type from information_schema.tables where table_schema = ? and table_name = ?"
-        " and table_catalog = current_database()",
-        [schema, name],
+        f"""select 'BASE TABLE' from duckdb_tables() where {named.format("table_name")}
+        union all select 'VIEW' from duckdb_views() where {named.format("view_name")}""",
+        {"schema": schema, "name": name},
     )
 
 

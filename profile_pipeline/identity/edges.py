@@ -16,14 +16,15 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline import decisions
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import blocking, changes, closures, strong
-from profile_pipeline.identity.linker import load_frequencies
+from profile_pipeline.identity.linker import load_frequencies, scoring_query, splink_version
 from profile_pipeline.identity.missed import estimate_missed
 from profile_pipeline.identity.model import Model, active_model
-from profile_pipeline.identity.scoring import SCORED, Scorer, probability_query
+from profile_pipeline.identity.scoring import SCORED, Scorer, probability_query, scored_settings
 from profile_pipeline.identity.training import own_pairs_query
 from profile_pipeline.warehouse import (
     PLAIN,
     built,
+    columns_of,
     continues,
     database_name,
     facts,
@@ -59,6 +60,7 @@ class Scope:
     model: Model | None
     database: str
     whole: bool
+    scoring: str = ""
 
     @property
     def matches(self) -> Model | None:
@@ -85,7 +87,7 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(changes.TABLE)
         for statement in TABLES.values():
             con.execute(statement)
-        scope = Scope(work, config, model, database_name(con), whole)
+        scope = Scope(work, config, model, database_name(con), whole, _scoring_query(con, model))
         noted = _compute(scope)
         with transaction(con):
             _write(con, scope)
@@ -161,7 +163,19 @@ def _threshold(scope: Scope) -> float:
 def _scorer(scope: Scope, model: Model) -> Scorer:
     _show_features(scope)
     load_frequencies(scope.work, model.settings, model.model_id, scope.database)
-    return Scorer(scope.work, model.settings, model.manifest.get("household"))
+    return Scorer(scope.work, scope.scoring, model.settings, model.manifest.get("household"))
+
+
+def _scoring_query(con: DuckDBPyConnection, model: Model | None) -> str:
+    """Splink's query under the active model: written once for a model, since to ask takes longer than a small change."""
+    if not (model and model.settings["comparisons"]):
+        return ""
+    settings = scored_settings(model.settings, model.manifest.get("household"))
+    columns = columns_of(con, "identity.features")
+    mark = fingerprint(settings, columns, splink_version())
+    if built(con, "identity.scoring") != mark:
+        mark_built(con, "identity.scoring", mark, {"query": scoring_query(settings, columns)})
+    return facts(con, "identity.scoring")["query"]
 
 
 def _score(scope: Scope, model: Model, scorer: Scorer) -> dict[str, Any]:

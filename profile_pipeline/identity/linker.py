@@ -1,23 +1,31 @@
-"""Splink, kept quiet: linkers over `features` of the scratch database, with frozen frequencies."""
+"""Splink, asked for the query by which it scores pairs, with frozen frequencies.
 
-import itertools
+What Splink writes depends on the settings and the columns only, so it is asked once, over empty tables, and the query
+is run as often as there are pairs. docs/adr/0014-scoring-query.md
+"""
+
+import functools
+import importlib.metadata
+import json
 import logging
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import quote, replace_table, rows
+from profile_pipeline.warehouse import quote, replace_table
 
-if TYPE_CHECKING:
-    from splink import Linker
-
-_numbers = itertools.count()
+PAIRS = "(match_key smallint, join_key_l ubigint, join_key_r ubigint)"
+"""Grain: one row a pair to score; the keys are the `unique_id` of its records."""
+SHOWN_FEATURES, SHOWN_PAIRS = "shown_features", "shown_pairs"
+"""The relations that a scoring query reads, beside the frozen frequencies: its caller makes them views."""
 
 
 @contextmanager
-def quiet_splink() -> Generator[None]:
+def _quiet_splink() -> Generator[None]:
     """Splink's progress notes are for notebooks; its warnings could quote column contents."""
     import warnings
 
@@ -34,23 +42,51 @@ def quiet_splink() -> Generator[None]:
                 logger.setLevel(level)
 
 
-def make_linker(work: DuckDBPyConnection, wanted: dict[str, Any], features: str = "features") -> "Linker":
-    """A Splink linker over a table of features."""
+def splink_version() -> str:
+    """Of the Splink that writes the scoring queries, without loading it."""
+    return importlib.metadata.version("splink")
+
+
+def scoring_query(settings: dict[str, Any], columns: dict[str, str]) -> str:
+    """Splink's query of the match weights of the pairs in `shown_pairs`, over records in `shown_features`.
+
+    `columns` are names and DuckDB types of the features. Frequencies come from the tables frozen_<field>. Grain: one row
+    a pair, with the columns that Splink's predictions have under these settings.
+    """
+    return _scoring_query(json.dumps(settings), tuple(columns.items()))
+
+
+@functools.lru_cache(maxsize=32)
+def _scoring_query(settings_json: str, columns: tuple[tuple[str, str], ...]) -> str:
     from splink import DuckDBAPI, Linker
 
-    api = DuckDBAPI(connection=work)
-    # a display name may be used once in a database
-    frame = api.register(work.table(features), dataset_display_name=f"features_{next(_numbers)}")
-    # its own check of settings costs more than scoring a small project; a mistake shows as an SQL error
-    return Linker(frame, wanted, validate_settings=False, log_level=40)
+    settings, types = json.loads(settings_json), dict(columns)
+    with duckdb.connect() as con, _quiet_splink():
+        api, names = DuckDBAPI(connection=con), {}
 
+        def registered(table: str, definition: str) -> Any:  # noqa: ANN401
+            con.execute(f"create table {table} {definition}")
+            frame = api.register(con.table(table))
+            names[frame.physical_name] = table
+            return frame
 
-def register_pairs(linker: "Linker", work: DuckDBPyConnection, table: str) -> None:
-    """Make a linker score the pairs of a table (match_key, join_key_l, join_key_r) instead of blocking."""
-    frame = linker._db_api.register(work.table(table))
-    registered = linker.table_management.register_blocked_pairs_for_predict(frame)
-    # Splink would copy the features of either side first: they are in a table already, with few others
-    registered.metadata["registered_for_predict"] = False
+        listed = ", ".join(f"{quote(name)} {kind}" for name, kind in columns)
+        # its own check of settings costs more than scoring a small project; a mistake shows as an SQL error
+        linker = Linker(
+            registered(SHOWN_FEATURES, f"({listed})"), settings, validate_settings=False, log_level=40
+        )
+        for field in frequency_fields(settings):
+            definition = f"({quote(field)} {types[field]}, tf_{field} double)"
+            linker.table_management.register_term_frequency_lookup(
+                registered(f"frozen_{field}", definition), field
+            )
+        pairs = linker.table_management.register_blocked_pairs_for_predict(registered(SHOWN_PAIRS, PAIRS))
+        # Splink would copy the features of either side first: they are in a table already, with few others
+        pairs.metadata["registered_for_predict"] = False
+        query = linker.inference.predict(warning_mode="never").sql_used_to_create
+    for theirs, ours in names.items():
+        query = re.sub(rf"\b{re.escape(theirs)}\b", ours, query)
+    return query
 
 
 def frequency_fields(settings: dict[str, Any]) -> list[str]:
@@ -74,14 +110,3 @@ def load_frequencies(
             where model_id = ? and field = ?""",
             [model_id, field],
         )
-
-
-def register_frequencies(work: DuckDBPyConnection, linker: "Linker") -> None:
-    """Give Splink the frozen frequencies, so that a score never depends on other records."""
-    frozen = rows(
-        work,
-        "select table_name from duckdb_tables() where database_name = 'scratch' and starts_with(table_name, 'frozen_')",
-    )
-    for (table,) in frozen:
-        frame = linker._db_api.register(work.table(table))
-        linker.table_management.register_term_frequency_lookup(frame, table.removeprefix("frozen_"))

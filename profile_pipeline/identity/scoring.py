@@ -5,15 +5,13 @@ model and of the household model. Under one model it depends on the two records 
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.linker import make_linker, quiet_splink, register_frequencies, register_pairs
-from profile_pipeline.warehouse import replace_table, scalar
-
-if TYPE_CHECKING:
-    from splink import Linker
+from profile_pipeline.identity.linker import SHOWN_FEATURES, SHOWN_PAIRS, scoring_query
+from profile_pipeline.warehouse import columns_of, replace_table, scalar
 
 Settings = dict[str, Any]
 SCORED = "(match_key smallint, join_key_l ubigint, join_key_r ubigint, match_weight double, relief double)"
@@ -22,57 +20,53 @@ MOST_AT_ONCE = 20_000_000
 """Pairs scored in one query: every query reads all records, more pairs make a larger result before the floor cuts it."""
 
 
+def scored_settings(person: Settings, household: Settings | None) -> Settings:
+    """The settings under which Splink shows what the weight of a pair is made of: by comparison where both models need it."""
+    return {**person, "retain_intermediate_calculation_columns": household is not None}
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Both models of a project, ready to score pairs of the records in `features` of the scratch database.
 
-    To make one costs Splink more than to score thousands of pairs, so one serves for a whole step, also after
-    `features` has become another view. Needs the model's frozen frequencies in the scratch database.
+    `query` is Splink's scoring query under `scored_settings`. Needs the model's frozen frequencies in the scratch database.
     """
 
-    def __init__(
-        self,
-        work: DuckDBPyConnection,
-        person: Settings,
-        household: Settings | None,
-        features: str = "features",
-    ) -> None:
-        self._work, self._person, self._household = work, person, household
-        detailed = {**person, "retain_intermediate_calculation_columns": household is not None}
-        with quiet_splink():
-            self._linker = _linker(work, detailed, features)
+    work: DuckDBPyConnection
+    query: str
+    person: Settings
+    household: Settings | None
+    features: str = "features"
 
     def score(self, pairs: str, scored: str, *, floor: float | None = None) -> int:
         """Add to the table `scored` the weights of the pairs of a table, from the floor up; the number of pairs looked at.
 
         `pairs` is a table of the scratch database: (match_key, join_key_l, join_key_r).
         """
-        work = self._work
-        work.execute(f"create table if not exists {scored} {SCORED}")
-        total = scalar(work, f"select count(*) from {pairs}")
+        self.work.execute(f"create table if not exists {scored} {SCORED}")
+        total = scalar(self.work, f"select count(*) from {pairs}")
         parts = -(-total // MOST_AT_ONCE)
         for part in range(parts):
             share = pairs
             if parts > 1:
                 share = "pairs_part"
-                replace_table(work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
-            with quiet_splink():
-                self._score_part(share, scored, floor)
-        work.execute("drop table if exists pairs_part")
+                replace_table(self.work, share, f"select * from {pairs} where join_key_l % {parts} = {part}")
+            self._score_part(share, scored, floor)
+        self.work.execute("drop table if exists pairs_part")
         return total
 
     def _score_part(self, pairs: str, scored: str, floor: float | None) -> None:
-        found = _predict(self._work, self._linker, pairs, floor)
+        _show(self.work, self.features, pairs)
         relief = "0.0"
-        if self._household:
-            hidden = household_weight_query(self._person, self._household)
+        if self.household:
+            hidden = household_weight_query(self.person, self.household)
             relief = f"log2(1 + pow(2, least({hidden}, 1000)))"
         least = "" if floor is None else f"where match_weight - relief >= {floor}"
-        self._work.execute(
+        self.work.execute(
             f"""insert into {scored}
             select match_key, unique_id_l, unique_id_r, match_weight - relief, relief
-            from (select match_key, unique_id_l, unique_id_r, match_weight, {relief} as relief from {found}) {least}"""
+            from (select match_key, unique_id_l, unique_id_r, match_weight, {relief} as relief from ({self.query})) {least}"""
         )
-        self._work.execute(f"drop table {found}")
 
 
 def household_weight_query(person: Settings, household: Settings) -> str:
@@ -113,26 +107,15 @@ def log2_factor(level: Settings) -> float:
     return math.log2(level["m_probability"] / level["u_probability"])
 
 
-def predicted(
-    work: DuckDBPyConnection,
-    settings: Settings,
-    pairs: str,
-    floor: float | None = None,
-    features: str = "features",
-) -> str:
-    """Splink's own table of scores for a table of pairs; the caller drops it."""
-    return _predict(work, _linker(work, settings, features), pairs, floor)
+def predicted(work: DuckDBPyConnection, settings: Settings, pairs: str, features: str = "features") -> str:
+    """Splink's scores of a table of pairs under any settings, as a query."""
+    _show(work, features, pairs)
+    return scoring_query(settings, columns_of(work, features))
 
 
-def _linker(work: DuckDBPyConnection, settings: Settings, features: str) -> "Linker":
-    linker = make_linker(work, settings, features)
-    register_frequencies(work, linker)
-    return linker
-
-
-def _predict(work: DuckDBPyConnection, linker: "Linker", pairs: str, floor: float | None) -> str:
-    register_pairs(linker, work, pairs)
-    return linker.inference.predict(threshold_match_weight=floor, warning_mode="never").physical_name
+def _show(work: DuckDBPyConnection, features: str, pairs: str) -> None:
+    work.execute(f"create or replace view {SHOWN_FEATURES} as from {features}")
+    work.execute(f"create or replace view {SHOWN_PAIRS} as from {pairs}")
 
 
 def probability_query(weight: str) -> str:

@@ -16,10 +16,16 @@ from duckdb import DuckDBPyConnection
 from profile_pipeline.identity import blocking, mixture
 from profile_pipeline.identity.blocking import BlockingRule, Caps
 from profile_pipeline.identity.comparisons import PERSONAL, SHARED, household_settings
-from profile_pipeline.identity.linker import quiet_splink
+from profile_pipeline.identity.linker import scoring_query
 from profile_pipeline.identity.mixture import Evidence, Floats
-from profile_pipeline.identity.scoring import Scorer, log2_factor, predicted, probability_query
-from profile_pipeline.warehouse import quote, replace_table, rows, scalar
+from profile_pipeline.identity.scoring import (
+    Scorer,
+    log2_factor,
+    predicted,
+    probability_query,
+    scored_settings,
+)
+from profile_pipeline.warehouse import columns_of, quote, replace_table, rows, scalar
 
 SAMPLED_RECORDS = 40_000
 """Records whose pairs are learned from, where there are more."""
@@ -55,8 +61,7 @@ def train(
     """
     caps = blocking.weak_caps(work, rules, cap, "features")
     share = _sample_candidates(work, wanted, rules, caps, most_pairs)
-    with quiet_splink():
-        evidence, found_by = _evidence(work, wanted, share)
+    evidence, found_by = _evidence(work, wanted, share)
     found = mixture.fit(evidence)
     names = [rule.name for rule in rules] or [f"rule {n}" for n in range(int(found_by.max(initial=-1)) + 1)]
     yields = _yields(names, found_by, evidence.counts, mixture.match_probabilities(evidence, found))
@@ -173,8 +178,9 @@ def expected_quality(work: DuckDBPyConnection, target: float) -> Settings:
 def score_sample(work: DuckDBPyConnection, trained: Trained) -> None:
     """Write `training_scored`: the candidate pairs of the sample under the trained model."""
     work.execute("drop table if exists training_scored")
-    scorer = Scorer(work, trained.settings, trained.household, "involved")
-    scorer.score("candidates", "training_scored")
+    person, household = trained.settings, trained.household
+    query = scoring_query(scored_settings(person, household), columns_of(work, "involved"))
+    Scorer(work, query, person, household, "involved").score("candidates", "training_scored")
 
 
 def _levels(comparison: Settings) -> list[Settings]:
@@ -272,11 +278,10 @@ def _patterns(
             level.pop("tf_adjustment_column", None)
             level.pop("tf_adjustment_weight", None)
             level |= {"m_probability": 2.0 ** -(number + 1), "u_probability": 1.0}
-    table = predicted(work, named, pairs, features="involved")
+    scored = predicted(work, named, pairs, "involved")
     names = [comparison["output_column_name"] for comparison in wanted["comparisons"]]
     columns = ", ".join(f"(-round({quote(f'mw_{name}')}) - 1)::tinyint" for name in names)
-    found = rows(work, f"select match_key, {columns}, count(*) from {table} group by all order by all")
-    work.execute(f"drop table {table}")
+    found = rows(work, f"select match_key, {columns}, count(*) from ({scored}) group by all order by all")
     matrix = np.array(found, dtype=np.int64).reshape(len(found), len(names) + 2)
     return matrix[:, 0], matrix[:, 1:-1], matrix[:, -1].astype(np.float64)
 

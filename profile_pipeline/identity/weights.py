@@ -9,7 +9,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.identity.linker import frequency_fields, quiet_splink
+from profile_pipeline.identity.linker import frequency_fields
 from profile_pipeline.identity.model import Model
 from profile_pipeline.identity.scoring import household_weight_query, predicted, probability_query
 from profile_pipeline.warehouse import quote, records_of, replace_table
@@ -122,8 +122,7 @@ def score_in_parts(
     person, household = model.settings, model.manifest.get("household")
     # Splink shows the level that it found of a comparison only together with the values
     detailed = {**person, "retain_matching_columns": True, "retain_intermediate_calculation_columns": True}
-    with quiet_splink():
-        found = predicted(work, detailed, pairs, floor)
+    found = predicted(work, detailed, pairs)
     hidden = household_weight_query(person, household) if household else ""
     relief = f"log2(1 + pow(2, least({hidden}, 1000)))" if hidden else "0.0"
     least = "" if floor is None else f"where weight >= {floor}"
@@ -131,10 +130,9 @@ def score_in_parts(
     scored = records_of(
         work,
         f"""select *, {probability_query("weight")} as probability
-        from (select *, {relief} as relief, match_weight - relief as weight from {found}) {least}
+        from (select *, {relief} as relief, match_weight - relief as weight from ({found})) {least}
         order by weight desc, unique_id_l, unique_id_r {limit}""",
     )
-    work.execute(f"drop table {found}")
     return [ScoredPair(row["unique_id_l"], row["unique_id_r"], _score(person, row)) for row in scored]
 
 
