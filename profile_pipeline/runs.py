@@ -172,7 +172,11 @@ def edge_numbers(con: DuckDBPyConnection) -> Numbers:
         "links_probabilistic": kinds.get("probabilistic", 0),
         "scored_pairs": count(con, "identity.edges", "type = 'probabilistic'"),
         "threshold": float(noted.get("threshold") or 0.0),
-        **{name: value for name, value in edges.expected_quality(con).items() if value is not None},
+        **{
+            name: value
+            for name, value in edges.expected_quality(edges.scored_totals(con)).items()
+            if value is not None
+        },
         "recall_lost_to_large_blocks": recall_lost(con),
         "match_weights": chart(svg, "match weights"),
     }

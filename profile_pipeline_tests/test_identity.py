@@ -20,7 +20,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.identity import blocking, comparisons, components, mixture, training
 from profile_pipeline.identity.clusters import build_clusters, published_quality
-from profile_pipeline.identity.edges import build_edges
+from profile_pipeline.identity.edges import build_edges, scored_totals
 from profile_pipeline.identity.features import build_features
 from profile_pipeline.identity.model import active_model, ensure_model
 from profile_pipeline.identity.refine import Bounds, Component, refine
@@ -554,13 +554,14 @@ def test_published_quality_is_that_of_the_scored_links_that_were_not_cut(edges, 
             """create schema identity;
             create table identity.edges
                 (left_key text, right_key text, type text, match_probability double, accepted boolean);
-            create table identity.cut_links (left_key text, right_key text)"""
+            create table identity.cut_links (left_key text, right_key text, match_probability double)"""
         )
         for edge in edges:
             con.execute("insert into identity.edges values (?, ?, ?, ?, ?)", edge)
+        weighed = {(a, b): p for a, b, kind, p, accepted in edges if kind == "probabilistic" and accepted}
         for pair in cut:
-            con.execute("insert into identity.cut_links values (?, ?)", pair)
-        found = published_quality(con)
+            con.execute("insert into identity.cut_links values (?, ?, ?)", [*pair, weighed.get(pair)])
+        found = published_quality(con, scored_totals(con))
     scored = [
         (p, accepted and (a, b) not in cut) for a, b, kind, p, accepted in edges if kind == "probabilistic"
     ]

@@ -20,11 +20,14 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.identity import changes
 from profile_pipeline.identity.attach import attach_lone_identities
 from profile_pipeline.identity.components import MOST_IN_PIECE
+from profile_pipeline.identity.edges import expected_quality
 from profile_pipeline.identity.refine import LIMIT_BROKEN, Bounds, Component, refine
+from profile_pipeline.identity.scoring import probability_query
 from profile_pipeline.warehouse import (
     PLAIN,
     built,
     continues,
+    facts,
     fingerprint,
     last_full,
     literal,
@@ -32,7 +35,6 @@ from profile_pipeline.warehouse import (
     quote,
     replace_table,
     rows,
-    rows_where,
     scalar,
     transaction,
     upstream,
@@ -43,7 +45,8 @@ UNFOUND = -4.0
 TABLES = f"""
 create table if not exists identity.groups (
     record_key text not null {PLAIN}, group_key text not null {PLAIN}, flagged boolean not null);
-create table if not exists identity.cut_links (left_key text not null, right_key text not null, reason text not null);
+create table if not exists identity.cut_links (
+    left_key text not null, right_key text not null, reason text not null, match_probability double);
 create table if not exists identity.clusters (
     record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null);
 create table if not exists identity.attachments (
@@ -59,6 +62,9 @@ INSIDE = """
     from lefts join (select record_key as right_key, n as r, component as right_component from numbered) using (right_key)
     where component = right_component"""
 """Grain: one row an edge between two nodes of one touched component."""
+SCORED_LINKS = f"""
+    select l, r, {probability_query("match_weight")} as match_probability
+    from inside semi join offending using (component) where type = 'probabilistic' and accepted"""
 Cut = tuple[int, int, str]
 """A link that does not hold, and why."""
 
@@ -80,7 +86,7 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         cut = _refine_all(con, config)
         _write_groups(con, cut)
         attach_lone_identities(con, config, whole=whole)
-        con.execute("drop table numbered; drop table gone; drop table refined")
+        con.execute("drop table numbered; drop table gone; drop table refined; drop table scored_links")
         changes.forget(con, "clusters")
         full = mark if whole else last_full(con, "identity.clusters")
         noted = {
@@ -88,7 +94,8 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
             "full": full,
             "cut_links": scalar(con, "select count(*) from identity.cut_links"),
         }
-        mark_built(con, "identity.clusters", mark, noted | published_quality(con))
+        scored = facts(con, "identity.edges")["scored"]
+        mark_built(con, "identity.clusters", mark, noted | published_quality(con, scored))
 
 
 def _numbered_query(config: Config, *, whole: bool) -> str:
@@ -116,7 +123,7 @@ def _size(config: Config) -> int:
 
 
 def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
-    """Refine offending components; writes `refined` (node, group) and returns the links left out."""
+    """Refine offending components; writes `refined` (node, group) and `scored_links`, and returns the links left out."""
     bounds = Bounds(limits(config), _size(config), UNFOUND)
     replace_table(con, "temp.limited", limited_query(bounds.values))
     replace_table(con, "temp.inside", INSIDE)
@@ -129,6 +136,7 @@ def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
             groups += parts
             cut += left_out
     _register_groups(con, groups)
+    replace_table(con, "temp.scored_links", SCORED_LINKS)
     con.execute("drop table limited; drop table offending; drop table inside")
     return cut
 
@@ -246,8 +254,9 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     con.execute(f"delete from identity.groups where record_key in {touched}")
     con.execute(
         """insert into identity.cut_links
-        select l.record_key, r.record_key, min(reason)
-        from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r group by all order by all"""
+        select l.record_key, r.record_key, min(reason), any_value(s.match_probability)
+        from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r left join scored_links s using (l, r)
+        group by 1, 2 order by 1, 2"""
     )
     at_limit = f"from cut_table where reason = {literal(LIMIT_BROKEN)}"
     con.execute(
@@ -260,26 +269,16 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     con.unregister("cut_table")
 
 
-def published_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
+def published_quality(con: DuckDBPyConnection, scored: dict[str, float]) -> dict[str, float | None]:
     """Expected precision of the links that hold, and their expected share of the matches among candidate pairs.
 
-    Expected precision is the mean match probability of the scored links inside clusters.
+    Expected precision is the mean match probability of the scored links inside clusters. `scored` are the totals of
+    the edges (`edges.scored_totals`), from which those of the links that were cut are taken off.
     """
-    scored = "select match_probability, accepted from identity.edges where type = 'probabilistic'"
-    cut = rows_where("identity.edges", "left_key in (select left_key from identity.cut_links)")
-    [(links, found, total, cut_links, lost)] = rows(
-        con,
-        f"""select links, found, total, cut_links, lost
-        from (select count(*) filter (accepted) as links, coalesce(sum(match_probability) filter (accepted), 0) as found,
-                sum(match_probability) as total from ({scored})),
-            (select count(*) as cut_links, coalesce(sum(match_probability), 0) as lost
-            from ({cut}) semi join identity.cut_links using (left_key, right_key) where type = 'probabilistic' and accepted)""",
-    )
-    held, found = links - cut_links, found - lost
-    return {
-        "expected_precision": found / held if held else None,
-        "expected_recall_of_candidates": found / total if held else None,
-    }
+    lost = "select count(match_probability), coalesce(sum(match_probability), 0) from identity.cut_links"
+    [(cut_links, lost_matches)] = rows(con, lost)
+    held = {"links": scored["links"] - cut_links, "found": scored["found"] - lost_matches}
+    return expected_quality(scored | held)
 
 
 def size_histogram(con: DuckDBPyConnection) -> dict[int, int]:

@@ -32,6 +32,7 @@ from profile_pipeline.warehouse import (
     last_full,
     literal,
     mark_built,
+    records_of,
     replace_table,
     rows,
     scratch,
@@ -93,7 +94,8 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
             _write(con, scope)
             full = mark if whole else last_full(con, "identity.edges")
             kept = {} if whole else facts(con, "identity.edges")
-            noted |= expected_quality(con)
+            totals = scored_totals(con)
+            noted |= {"scored": totals} | expected_quality(totals)
             mark_built(con, "identity.edges", mark, {**kept, **noted, "base": base, "full": full})
 
 
@@ -399,16 +401,23 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
     changes.forget(con, "edges")
 
 
-def expected_quality(con: DuckDBPyConnection) -> dict[str, float | None]:
-    """Mean match probability of the scored links, and the share of the expected matches among candidates that they are."""
-    [(precision, found, missed)] = rows(
+def scored_totals(con: DuckDBPyConnection) -> dict[str, float]:
+    """Of the scored pairs that are kept: `links`, the sum of match probabilities of these (`found`) and of all (`total`)."""
+    return records_of(
         con,
-        """select avg(match_probability) filter (accepted), sum(match_probability) filter (accepted),
-            sum(match_probability) filter (not accepted)
+        """select count(*) filter (accepted) as links, coalesce(sum(match_probability) filter (accepted), 0) as found,
+            coalesce(sum(match_probability), 0) as total
         from identity.edges where type = 'probabilistic'""",
-    )
-    recall = found / (found + (missed or 0)) if found else None
-    return {"expected_precision": precision, "expected_recall_of_candidates": recall}
+    )[0]
+
+
+def expected_quality(totals: dict[str, float]) -> dict[str, float | None]:
+    """Mean match probability of links, and the share of the expected matches among candidates that they are."""
+    links, found, total = (totals[name] for name in ("links", "found", "total"))
+    return {
+        "expected_precision": found / links if links else None,
+        "expected_recall_of_candidates": found / total if links else None,
+    }
 
 
 def weight_histogram(con: DuckDBPyConnection) -> list[tuple[float, int]]:
