@@ -554,7 +554,7 @@ def test_published_quality_is_that_of_the_scored_links_that_were_not_cut(edges, 
             """create schema identity;
             create table identity.edges
                 (left_key text, right_key text, type text, match_probability double, accepted boolean);
-            create table identity.cut_links (left_key text, right_key text, match_probability double)"""
+            create table identity.cut_links (left_key text, right_key text, cut_probability double)"""
         )
         for edge in edges:
             con.execute("insert into identity.edges values (?, ?, ?, ?, ?)", edge)

@@ -46,7 +46,7 @@ TABLES = f"""
 create table if not exists identity.groups (
     record_key text not null {PLAIN}, group_key text not null {PLAIN}, flagged boolean not null);
 create table if not exists identity.cut_links (
-    left_key text not null, right_key text not null, reason text not null, match_probability double);
+    left_key text not null, right_key text not null, reason text not null, cut_probability double);
 create table if not exists identity.clusters (
     record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null);
 create table if not exists identity.attachments (
@@ -63,7 +63,7 @@ INSIDE = """
     where component = right_component"""
 """Grain: one row an edge between two nodes of one touched component."""
 SCORED_LINKS = f"""
-    select l, r, {probability_query("match_weight")} as match_probability
+    select l, r, {probability_query("match_weight")} as cut_probability
     from inside semi join offending using (component) where type = 'probabilistic' and accepted"""
 Cut = tuple[int, int, str]
 """A link that does not hold, and why."""
@@ -254,7 +254,7 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     con.execute(f"delete from identity.groups where record_key in {touched}")
     con.execute(
         """insert into identity.cut_links
-        select l.record_key, r.record_key, min(reason), any_value(s.match_probability)
+        select l.record_key, r.record_key, min(reason), any_value(cut_probability)
         from cut_table c join numbered l on l.n = c.l join numbered r on r.n = c.r left join scored_links s using (l, r)
         group by 1, 2 order by 1, 2"""
     )
@@ -275,7 +275,7 @@ def published_quality(con: DuckDBPyConnection, scored: dict[str, float]) -> dict
     Expected precision is the mean match probability of the scored links inside clusters. `scored` are the totals of
     the edges (`edges.scored_totals`), from which those of the links that were cut are taken off.
     """
-    lost = "select count(match_probability), coalesce(sum(match_probability), 0) from identity.cut_links"
+    lost = "select count(cut_probability), coalesce(sum(cut_probability), 0) from identity.cut_links"
     [(cut_links, lost_matches)] = rows(con, lost)
     held = {"links": scored["links"] - cut_links, "found": scored["found"] - lost_matches}
     return expected_quality(scored | held)
