@@ -208,8 +208,8 @@ def rewind(con: DuckDBPyConnection, point: Point) -> None:
     history.forget_after(con, point.batch)
     _hold_back(con, point)
     _rewind_ledger(con, point.revision)
-    if table_exists(con, "identity.changes"):
-        con.execute("delete from identity.changes")
+    if table_exists(con, "identity.queue"):
+        con.execute("delete from identity.queue")
     con.execute("delete from state.built")
     if table_exists(con, "records.loads"):
         con.execute("update records.loads set rules = ''")

@@ -106,7 +106,8 @@ def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[
         if values:
             con.executemany(f"insert into records.current values ({marks})", values)
         con.execute(
-            "create table identity.nodes as select record_key, source, 'record' as kind from records.current"
+            "create table identity.nodes as select record_key, source, 'record' as kind, hash(record_key) as node"
+            " from records.current"
         )
         yield con
 
@@ -380,7 +381,7 @@ def test_a_score_depends_on_the_two_records_only(tmp_path):
             [[key, "crm", *(person[n] for n in TYPES)] for key, person in others.items()],
         )
         con.execute(
-            """insert into identity.nodes select record_key, 'crm', 'record'
+            """insert into identity.nodes select record_key, 'crm', 'record', hash(record_key)
             from records.current anti join identity.nodes using (record_key)"""
         )
         con.execute("delete from state.built where name <> 'identity.model'")

@@ -11,16 +11,16 @@ from profile_pipeline.identity import changes
 from profile_pipeline.warehouse import literal, replace_table, rows_where
 
 TOUCHED = """
-    select group_key from identity.groups where record_key in (select record_key from numbered)
+    select group_node from identity.groups where node in (select node from touched)
     union
-    select group_key from (
+    select group_node from (
         (from identity.attachments except from temp.attached) union all
         (from temp.attached except from identity.attachments))"""
 """Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
 CLUSTERS = """
     with placed as (
-        select g.record_key, coalesce(a.group_key, g.group_key) as place, flagged
-        from identity.groups g left join temp.attached a using (record_key) {}
+        select g.record_key, coalesce(a.group_node, g.group_node) as place, flagged
+        from identity.groups g left join temp.attached a using (node) {}
     )
     select record_key, cluster_key, cluster_size, flagged
     from (select place, record_key from placed) join (
@@ -32,7 +32,7 @@ CLUSTERS = """
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
     """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
 
-    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `numbered`,
+    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `touched`,
     the nodes whose group may have changed. Nodes that have another cluster than before, or one that grew, shrank or
     was flagged, are noted for the ledger.
     """
@@ -51,13 +51,13 @@ def _rewrite(con: DuckDBPyConnection) -> None:
     replace_table(
         con,
         "temp.rewritten",
-        """select record_key from temp.gone
-        union select record_key from identity.groups semi join temp.groups_touched using (group_key)
-        union select record_key from temp.attached semi join temp.groups_touched using (group_key)
-        union select record_key from identity.attachments semi join temp.groups_touched using (group_key)""",
+        """select node from temp.gone
+        union select node from identity.groups semi join temp.groups_touched using (group_node)
+        union select node from temp.attached semi join temp.groups_touched using (group_node)
+        union select node from identity.attachments semi join temp.groups_touched using (group_node)""",
     )
-    replace_table(con, "temp.clusters_now", CLUSTERS.format("where g.record_key in (from temp.rewritten)"))
-    before = rows_where("identity.clusters", "record_key in (from temp.rewritten)", "rowid as place, *")
+    replace_table(con, "temp.clusters_now", CLUSTERS.format("where node in (from temp.rewritten)"))
+    before = rows_where("identity.clusters", "hash(record_key) in (from temp.rewritten)", "rowid as place, *")
     replace_table(
         con,
         "temp.differing",
@@ -78,21 +78,21 @@ def _attachments_query(config: Config) -> str:
     spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
     listed = ", ".join(map(literal, spaces)) or "null"
     return f"""
-        with people as (select record_key from identity.nodes where kind = 'person'),
+        with people as (select node, record_key from identity.nodes where kind = 'person'),
         alone as (
-            select group_key as record_key from identity.groups
-            where group_key in (from people) group by group_key having count(*) = 1
+            select group_node as node from identity.groups
+            where group_node in (select node from people) group by group_node having count(*) = 1
         ), lone as materialized (
-            select record_key, namespace, value_key
-            from people semi join alone using (record_key) join identity.subject_identifiers using (record_key)
+            select node, record_key, namespace, value_key
+            from people semi join alone using (node) join identity.subject_identifiers using (record_key)
             where namespace in ({listed})
                 and value_key not in (select hash(namespace, value) from identity.generic_values)
         ), held as materialized (
             select record_key, value_key from identity.identifiers where value_key in (select value_key from lone)
         )
-        select lone.record_key, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
-            min(g.group_key) as group_key
-        from lone join held h using (value_key) join identity.groups g on g.record_key = h.record_key
+        select lone.record_key, lone.node, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
+            min(g.group_node) as group_node
+        from lone join held h using (value_key) join identity.groups g on g.node = hash(h.record_key)
         where h.record_key <> lone.record_key
-        group by lone.record_key
-        having count(distinct g.group_key) = 1 and min(g.group_key) not in (select record_key from lone)"""
+        group by lone.record_key, lone.node
+        having count(distinct g.group_node) = 1 and min(g.group_node) not in (select node from lone)"""

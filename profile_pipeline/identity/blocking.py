@@ -72,6 +72,9 @@ Caps = dict[str, list[int]]
 """By rule: records a key may hold before it is refined for the first, second ... time; the last cap drops it."""
 KEYS = "(rule utinyint not null, base ubigint not null, key ubigint, unique_id ubigint not null)"
 """Grain: one row a record and rule; `base` is the key as the rule says, `key` the one in use, null when dropped."""
+KEPT = """(rule utinyint not null, base ubigint not null, finer ubigint, unique_id ubigint not null,
+    key ubigint generated always as (if(finer is null, base, nullif(finer, 0))) virtual)"""
+"""The same as it is kept: nearly all keys in use are the base, so only others are written (`finer`; 0 where dropped)."""
 
 
 def usable_rules(fields: set[str]) -> list[BlockingRule]:
@@ -138,25 +141,28 @@ def write_all_keys(
 
 
 def write_changed_keys(
-    work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str, kept: str
+    work: DuckDBPyConnection,
+    rules: Sequence[BlockingRule],
+    caps: Caps,
+    features: str,
+    kept: str,
 ) -> None:
     """Write `keys`: the new keys of all records in blocks that `changed` records left or joined, where they can differ.
 
     `kept` is the table of keys from before. Adds to `changed` (unique_id) the records whose own key changed because
-    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record. Leaves `stale`, the
-    rows of `kept` (place) that those of the changed records replace, and `others`, the rows from before in blocks of
-    theirs.
+    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record. Leaves `others`, the
+    rows from before in blocks of theirs, `stale`, the rows of `kept` (place) to take away, and `fresh`, those to put in.
     """
     work.execute(f"create or replace table keys {KEYS}")
     replace_table(work, "own_features", rows_where(features, "unique_id in (from changed)"))
     own = (f"({_base_query(number, rule, 'own_features')})" for number, rule in enumerate(rules))
     work.execute(f"insert into keys {' union all '.join(own)}")
-    replace_table(work, "stale", _stale_query(kept, "changed"))
-    _add_others(work, kept, "select base from keys union select base from stale")
+    _find_rows(work, kept)
     replace_table(
         work,
         "regrouped",
-        f"""select base from (select *, false as old from keys union all select *, true from others)
+        f"""select base from (
+            select rule, base, key, false as old from keys union all select rule, base, key, true from others)
         group by base having count(*) > {_cap_of(rules, caps, 0)} or bool_or(old and key is distinct from base)""",
     )
     work.execute(
@@ -170,26 +176,54 @@ def write_changed_keys(
         where o.key is distinct from k.key""",
     )
     if rekeyed:
+        of_rekeyed = f"from {kept} semi join rekeyed using (unique_id)"
         work.execute(
-            f"""insert into keys select rule, base, key, unique_id from {kept}
-            semi join rekeyed using (unique_id) anti join keys using (base, unique_id)"""
+            f"insert into keys select rule, base, key, unique_id {of_rekeyed} anti join keys using (base, unique_id)"
         )
         work.execute("insert into changed from rekeyed")
-        work.execute(f"insert into stale {_stale_query(kept, 'rekeyed')}")
-        _add_others(work, kept, "select base from keys union select base from stale")
+        _find_rows(work, kept)
+    _leave_equal_rows(work)
     for table in ("own_features", "regrouped", "rekeyed"):
         work.execute(f"drop table {table}")
 
 
-def _stale_query(kept: str, changed: str) -> str:
-    return f"select rowid as place, base from {kept} where unique_id in (from {changed})"
+def kept_query(keys: str) -> str:
+    """Rows of a table of keys as they are kept, with the columns in the order of KEPT."""
+    return f"select rule, base, if(key = base, null, coalesce(key, 0)), unique_id from {keys}"
 
 
-def _add_others(work: DuckDBPyConnection, kept: str, bases: str) -> None:
-    replace_table(work, "bases", bases)
-    found = rows_where(kept, "base in (from bases)")
-    replace_table(work, "others", f"from ({found}) anti join changed using (unique_id)")
+def _find_rows(work: DuckDBPyConnection, kept: str) -> None:
+    """Write `stale` and `others`: rows from before of `changed` records, and of others in blocks of theirs, old and new."""
+    replace_table(
+        work,
+        "stale",
+        f"select rowid as place, base, key, unique_id from {kept} where unique_id in (from changed)",
+    )
+    replace_table(work, "bases", "select base from keys union select base from stale")
+    # not by row id, as few rows are read otherwise: these are many, and come from everywhere
+    replace_table(
+        work,
+        "others",
+        f"select rule, base, key, unique_id from {kept} where base in (from bases) and unique_id not in (from changed)",
+    )
     work.execute("drop table bases")
+
+
+def _leave_equal_rows(work: DuckDBPyConnection) -> None:
+    """Write `fresh`, the new keys of changed records, and take out of it and of `stale` what is the same in both."""
+    replace_table(
+        work,
+        "equal",
+        """select place, base, unique_id from stale s join keys k using (base, unique_id)
+        where s.key is not distinct from k.key""",
+    )
+    replace_table(work, "stale", "select place from stale anti join equal using (place)")
+    replace_table(
+        work,
+        "fresh",
+        "select rule, base, key, unique_id from keys semi join changed using (unique_id) anti join equal using (base, unique_id)",
+    )
+    work.execute("drop table equal")
 
 
 def _base_query(number: int, rule: BlockingRule, features: str, met: str = "") -> str:

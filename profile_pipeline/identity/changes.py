@@ -8,22 +8,27 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.warehouse import literal
 
-TABLE = "create table if not exists identity.changes (stage text not null, record_key text not null)"
+TABLE = "create table if not exists identity.queue (stage text not null, node ubigint not null)"
 
 
 def note(con: DuckDBPyConnection, stage: str, keys: str) -> None:
-    """Queue the nodes that a query gives (one column, `record_key`) for a stage."""
+    """Queue the nodes whose record keys a query gives (one column, `record_key`) for a stage."""
+    note_nodes(con, stage, f"select hash(record_key) as node from ({keys})")
+
+
+def note_nodes(con: DuckDBPyConnection, stage: str, nodes: str) -> None:
+    """Queue the nodes that a query gives (one column, `node`) for a stage."""
     con.execute(TABLE)
-    con.execute(f"insert into identity.changes select distinct {literal(stage)}, record_key from ({keys})")
+    con.execute(f"insert into identity.queue select distinct {literal(stage)}, node from ({nodes})")
 
 
 def noted_query(stage: str, database: str = "") -> str:
-    """Grain: one row a queued node of a stage. Needs the table."""
+    """Grain: one row a queued node (`node`) of a stage. Needs the table."""
     prefix = f"{database}." if database else ""
-    return f"select distinct record_key from {prefix}identity.changes where stage = {literal(stage)}"
+    return f"select distinct node from {prefix}identity.queue where stage = {literal(stage)}"
 
 
 def forget(con: DuckDBPyConnection, stage: str) -> None:
     """Take a stage's notes away: they have been dealt with, or everything was computed afresh."""
     con.execute(TABLE)
-    con.execute("delete from identity.changes where stage = ?", [stage])
+    con.execute("delete from identity.queue where stage = ?", [stage])

@@ -15,20 +15,20 @@ CLOSED = "not found by blocking; compared because others link both"
 
 
 def write_components(work: DuckDBPyConnection, links: str) -> None:
-    """Write `numbered` (record_key, n) and `components` (record_key, component_key) of the `affected` nodes.
+    """Write `numbered` (node, n) and `components` (node, component) of the `affected` nodes.
 
-    A component is named by its smallest record key.
+    A component is named by its smallest node.
     """
     replace_table(
         work,
         "numbered",
-        "select record_key, (row_number() over () - 1)::bigint as n from affected",
+        "select node, (row_number() over () - 1)::bigint as n from affected",
     )
     replace_table(
         work,
         "numbered_links",
         f"""select l.n as l, r.n as r, weight from ({links})
-        join numbered l on l.record_key = left_key join numbered r on r.record_key = right_key""",
+        join numbered l on l.node = left_node join numbered r on r.node = right_node""",
     )
     left, right, _ = _arrays(work)
     size = scalar(work, "select count(*) from numbered")
@@ -36,7 +36,7 @@ def write_components(work: DuckDBPyConnection, links: str) -> None:
     replace_table(
         work,
         "components",
-        "select record_key, min(record_key) over (partition by label) as component_key from numbered join labels using (n)",
+        "select node, min(node) over (partition by label) as component from numbered join labels using (n)",
     )
     work.unregister("labels")
 
@@ -51,7 +51,7 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
         "piece_members",
         f"""select label, unique_id from labels
         semi join (select label from labels group by label having count(*) between 2 and {MOST_IN_PIECE}) using (label)
-        join numbered using (n) join features using (record_key)""",
+        join numbered using (n) join features on unique_id = node""",
     )
     work.unregister("labels")
     replace_table(
@@ -60,8 +60,8 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
         f"""select 0 as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
         from piece_members a join piece_members b on a.label = b.label and a.unique_id < b.unique_id
         anti join (
-            select least(hash(left_key), hash(right_key)) as low, greatest(hash(left_key), hash(right_key)) as high
-            from ({known})) k on k.low = a.unique_id and k.high = b.unique_id""",
+            select least(left_node, right_node) as low, greatest(left_node, right_node) as high from ({known})
+        ) k on k.low = a.unique_id and k.high = b.unique_id""",
     )
     work.execute("drop table piece_members; drop table numbered_links")
 
@@ -75,9 +75,9 @@ def keep_scored(work: DuckDBPyConnection) -> None:
         work,
         "scored_before",
         """select place, join_key_l, join_key_r from unfound join (
-            select place, least(hash(left_key), hash(right_key)) as low, greatest(hash(left_key), hash(right_key)) as high
+            select place, least(left_node, right_node) as low, greatest(left_node, right_node) as high
             from old_edges where closure and stale
-                and left_key not in (from changed_keys) and right_key not in (from changed_keys)
+                and left_node not in (from changed) and right_node not in (from changed)
         ) on low = join_key_l and high = join_key_r""",
     )
     work.execute("update old_edges set stale = false where place in (select place from scored_before)")

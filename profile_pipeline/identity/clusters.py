@@ -44,27 +44,33 @@ UNFOUND = -4.0
 """Weight of a pair that no blocking rule found and that is too far apart to be measured: the lowest that counts."""
 TABLES = f"""
 create table if not exists identity.groups (
-    record_key text not null {PLAIN}, group_key text not null {PLAIN}, flagged boolean not null);
+    record_key text not null {PLAIN}, node ubigint not null, group_node ubigint not null, flagged boolean not null);
 create table if not exists identity.cut_links (
     left_key text not null, right_key text not null, reason text not null, cut_probability double);
 create table if not exists identity.clusters (
     record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null);
 create table if not exists identity.attachments (
-    record_key text not null, namespace text, holder_key text, group_key text not null);
+    record_key text not null, node ubigint not null, namespace text, holder_key text, group_node ubigint not null);
 """
 NAMES = ("groups", "cut_links", "clusters", "attachments")
 INSIDE = """
     with lefts as materialized (
-        select component, n as l, right_key, type, strength, match_weight, accepted
-        from identity.edges join numbered on record_key = left_key
+        select component, left_node, right_node, type, strength, match_weight, accepted
+        from identity.edges join touched on node = left_node
     )
-    select component, l, r, type, strength, match_weight, accepted
-    from lefts join (select record_key as right_key, n as r, component as right_component from numbered) using (right_key)
+    select component, left_node, right_node, type, strength, match_weight, accepted
+    from lefts join (select node as right_node, component as right_component from touched) using (right_node)
     where component = right_component"""
 """Grain: one row an edge between two nodes of one touched component."""
+NUMBERED = """
+    select component, node, record_key, scorable, row_number() over (order by record_key) - 1 as n
+    from touched semi join offending using (component)"""
+"""Grain: one row a node of an offending component; numbers are in the order of the record keys."""
+ENDS = "numbered a on a.node = left_node join numbered b on b.node = right_node"
 SCORED_LINKS = f"""
-    select l, r, {probability_query("match_weight")} as cut_probability
-    from inside semi join offending using (component) where type = 'probabilistic' and accepted"""
+    select a.n as l, b.n as r, {probability_query("match_weight")} as cut_probability
+    from inside join {ENDS} where type = 'probabilistic' and accepted"""
+"""Grain: one row a scored link of an offending component."""
 Cut = tuple[int, int, str]
 """A link that does not hold, and why."""
 
@@ -82,11 +88,13 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
             con.execute("".join(f"drop table if exists identity.{name};" for name in NAMES))
         con.execute(TABLES)
         replace_table(con, "temp.gone", changes.noted_query("clusters") + (" limit 0" if whole else ""))
-        replace_table(con, "temp.numbered", _numbered_query(config, whole=whole))
+        replace_table(con, "temp.touched", _touched_query(config, whole=whole))
         cut = _refine_all(con, config)
         _write_groups(con, cut)
         attach_lone_identities(con, config, whole=whole)
-        con.execute("drop table numbered; drop table gone; drop table refined; drop table scored_links")
+        con.execute(
+            "drop table touched; drop table gone; drop table numbered; drop table refined; drop table scored_links"
+        )
         changes.forget(con, "clusters")
         full = mark if whole else last_full(con, "identity.clusters")
         noted = {
@@ -98,17 +106,15 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         mark_built(con, "identity.clusters", mark, noted | published_quality(con, scored))
 
 
-def _numbered_query(config: Config, *, whole: bool) -> str:
+def _touched_query(config: Config, *, whole: bool) -> str:
     """Grain: one row a node of a touched component; `scorable` nodes are those that matching compares.
 
     A component is written with all of its nodes, and all of them are noted.
     """
     sources = ", ".join(literal(n) for n, s in config.record_sources.items() if s.matching) or "null"
     return f"""
-        select record_key, component_key as component, row_number() over (order by record_key) - 1 as n,
-            kind = 'record' and coalesce(source in ({sources}), false) as scorable
-        from identity.components join identity.nodes using (record_key)
-        {"" if whole else "where record_key in (from temp.gone)"}"""
+        select node, record_key, component, kind = 'record' and coalesce(source in ({sources}), false) as scorable
+        from identity.components join identity.nodes using (node) {"" if whole else "where node in (from temp.gone)"}"""
 
 
 def limits(config: Config) -> dict[str, int]:
@@ -125,9 +131,11 @@ def _size(config: Config) -> int:
 def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     """Refine offending components; writes `refined` (node, group) and `scored_links`, and returns the links left out."""
     bounds = Bounds(limits(config), _size(config), UNFOUND)
-    replace_table(con, "temp.limited", limited_query(bounds.values))
+    members = "(select record_key, node as n from touched)"
+    replace_table(con, "temp.limited", limited_query(bounds.values, members))
     replace_table(con, "temp.inside", INSIDE)
     replace_table(con, "temp.offending", _offending_query(bounds.values, bounds.size))
+    replace_table(con, "temp.numbered", NUMBERED)
     groups: list[list[int]] = []
     cut: list[Cut] = []
     with _collector_off():
@@ -158,17 +166,17 @@ def _offending_components(con: DuckDBPyConnection) -> Iterator[Component]:
     replace_table(
         con,
         "temp.ordered",
-        "select component, row_number() over (order by component) - 1 as place from offending",
+        "select component, row_number() over (order by min(n)) - 1 as place from numbered group by component",
     )
-    inside = "from inside join ordered using (component)"
+    inside = f"from inside join ordered using (component) join {ENDS}"
     parts = (
         "select place, n, scorable from ordered join numbered using (component) order by place, n",
-        f"""select place, l, r, accepted {inside} where type <> 'probabilistic'
+        f"""select place, a.n as l, b.n as r, accepted {inside} where type <> 'probabilistic'
         order by place, strength desc, l, r""",
         # a pair that counts as little as one that was never scored need not be looked at
-        f"""select place, l, r, match_weight, accepted {inside}
+        f"""select place, a.n as l, b.n as r, match_weight, accepted {inside}
         where type = 'probabilistic' and (accepted or match_weight > {UNFOUND}) order by place, l, r""",
-        """select place, n, kind, value from limited join numbered using (n) join ordered using (component)
+        """select place, m.n, kind, value from limited l join numbered m on m.node = l.n join ordered using (component)
         order by place""",
     )
     for nodes, strong, scores, values in zip(*(_by_place(con, query) for query in parts), strict=True):
@@ -197,7 +205,7 @@ def _by_place(con: DuckDBPyConnection, query: str) -> Iterator[list[tuple[Any, .
         yield list(zip(*(column[first:last] for column in values), strict=True))
 
 
-def limited_query(bounds: dict[str, int], members: str = "numbered") -> str:
+def limited_query(bounds: dict[str, int], members: str) -> str:
     """Grain: one row a member `n` and value of a limited kind; `members` gives (record_key, n)."""
     spaces = ", ".join(literal(name) for name in bounds if ":" not in name) or "null"
     sources = (
@@ -226,9 +234,9 @@ def _offending_query(bounds: dict[str, int], size: int) -> str:
     cases = " ".join(f"when {literal(kind)} then {limit}" for kind, limit in bounds.items())
     limit = f"case kind {cases} end" if cases else "1000000"
     return f"""
-        select component from numbered group by component having count(*) > {min(size, MOST_IN_PIECE)}
+        select component from touched group by component having count(*) > {min(size, MOST_IN_PIECE)}
         union
-        select component from limited join numbered using (n)
+        select component from limited join touched on node = n
         group by component, kind having count(distinct value) > any_value({limit})
         union
         select component from inside where not accepted and coalesce(match_weight, -1) < 0"""
@@ -244,14 +252,14 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
 
 
 def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
-    """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest key."""
+    """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest node."""
     left, right, reasons = ([part[k] for part in cut] for k in range(3))
     types = (pa.int64(), pa.int64(), pa.string())
     arrays = [pa.array(values, kind) for values, kind in zip((left, right, reasons), types, strict=True)]
     con.register("cut_table", pa.table(arrays, names=["l", "r", "reason"]))
-    touched = "(select record_key from temp.gone union select record_key from numbered)"
-    con.execute(f"delete from identity.cut_links where left_key in {touched}")
-    con.execute(f"delete from identity.groups where record_key in {touched}")
+    again = "(select node from temp.gone union select node from touched)"
+    con.execute(f"delete from identity.cut_links where hash(left_key) in {again}")
+    con.execute(f"delete from identity.groups where node in {again}")
     con.execute(
         """insert into identity.cut_links
         select l.record_key, r.record_key, min(reason), any_value(cut_probability)
@@ -261,9 +269,10 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
     at_limit = f"from cut_table where reason = {literal(LIMIT_BROKEN)}"
     con.execute(
         f"""insert into identity.groups
-        select record_key, component, false from numbered anti join refined using (n)
+        select record_key, node, component, false from touched
+        where node not in (select node from numbered semi join refined using (n))
         union all
-        select record_key, min(record_key) over same, bool_or(n in (select l {at_limit} union select r {at_limit})) over same
+        select record_key, node, min(node) over same, bool_or(n in (select l {at_limit} union select r {at_limit})) over same
         from numbered join refined using (n) window same as (partition by first)"""
     )
     con.unregister("cut_table")

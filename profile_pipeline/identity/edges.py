@@ -43,10 +43,11 @@ from profile_pipeline.warehouse import (
 EDGES = f"""create table if not exists identity.edges (
     left_key text not null {PLAIN}, right_key text not null {PLAIN}, type text not null, namespace text, strength integer not null,
     match_weight double, match_probability double, evidence text, model_id text, accepted boolean not null,
-    closure boolean not null, value_key ubigint)"""
-KEYS = f"create table if not exists identity.blocking_keys {blocking.KEYS}"
-COMPONENTS = f"""create table if not exists identity.components (
-    record_key text not null {PLAIN}, component_key text not null {PLAIN})"""
+    closure boolean not null, value_key ubigint, left_node ubigint not null, right_node ubigint not null)"""
+KEYS = f"create table if not exists identity.blocking_keys {blocking.KEPT}"
+COMPONENTS = (
+    "create table if not exists identity.components (node ubigint not null, component ubigint not null)"
+)
 TABLES = {"edges": EDGES, "blocking_keys": KEYS, "components": COMPONENTS}
 NEW_PAIRS = "a.unique_id <> b.unique_id and (a.unique_id < b.unique_id or b.unique_id not in (from changed))"
 """Both sides are looked up from the changed one; a pair of two changed records is seen from one side only."""
@@ -54,7 +55,7 @@ NEW_PAIRS = "a.unique_id <> b.unique_id and (a.unique_id < b.unique_id or b.uniq
 
 @dataclass(frozen=True)
 class Scope:
-    """What one run has to do: everything, or what `changed_keys` of the scratch database touches."""
+    """What one run has to do: everything, or what `changed` of the scratch database touches."""
 
     work: DuckDBPyConnection
     config: Config
@@ -123,12 +124,13 @@ def _compute(scope: Scope) -> dict[str, Any]:
     noted: dict[str, Any] = {"threshold": threshold}
     work.execute(f"create or replace table scored {SCORED}")
     work.execute(f"create or replace table keys {blocking.KEYS}")
-    work.execute("create or replace table stale (place bigint, base ubigint)")
+    work.execute("create or replace table stale (place bigint)")
+    work.execute(f"create or replace table fresh {blocking.KEYS}")
     scorer = None
     if model := scope.matches:
         scorer = _scorer(scope, model)
         noted |= _score(scope, model, scorer)
-    strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed_keys")
+    strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed")
     strong.write_decided(work, scope.database)
     _write_edges(scope, threshold)
     _find_affected(scope)
@@ -148,10 +150,9 @@ def _compute(scope: Scope) -> dict[str, Any]:
 
 
 def _find_changed(scope: Scope) -> None:
-    """`changed` (unique_id) and `changed_keys` (record_key): what was noted by the steps before."""
+    """`changed` (unique_id): the nodes that were noted by the steps before."""
     query = changes.noted_query("edges", scope.database) + (" limit 0" if scope.whole else "")
-    replace_table(scope.work, "changed_keys", query)
-    replace_table(scope.work, "changed", "select hash(record_key) as unique_id from changed_keys")
+    replace_table(scope.work, "changed", f"select node as unique_id from ({query})")
 
 
 def _threshold(scope: Scope) -> float:
@@ -221,21 +222,12 @@ def _block(scope: Scope, model: Model) -> dict[str, Any]:
 def _block_changed(scope: Scope, rules: list[blocking.BlockingRule], caps: blocking.Caps) -> None:
     work, kept = scope.work, scope.table("blocking_keys")
     blocking.write_changed_keys(work, rules, caps, scope.table("features"), kept)
-    replace_table(
-        work,
-        "changed_keys",
-        "select record_key from changed_keys union select record_key from features semi join changed using (unique_id)",
-    )
-    replace_table(
-        work,
-        "around",
-        """select key, unique_id, rule from others semi join (select distinct key from keys where key is not null) using (key)
-            anti join keys using (base, unique_id)
-        union all select key, unique_id, rule from keys where key is not null""",
-    )
-    replace_table(work, "own", "select * from keys semi join changed using (unique_id)")
-    replace_table(work, "pairs", blocking.pairs_query("own", "around", NEW_PAIRS))
-    work.execute("drop table own; drop table around; drop table others")
+    around = """(
+        select key, unique_id, rule from others anti join keys using (base, unique_id)
+        union all select key, unique_id, rule from keys)"""
+    own = "(from keys semi join changed using (unique_id))"
+    replace_table(work, "pairs", blocking.pairs_query(own, around, NEW_PAIRS))
+    work.execute("drop table others")
 
 
 # ---------------------------------------------------------------- edges of the scratch database
@@ -251,10 +243,12 @@ def _write_edges(scope: Scope, threshold: float) -> None:
     )
     work.execute(
         """insert into new_edges
-        select left_key, right_key, 'deterministic', namespace, strength, null, 1.0, null, null, true, false, value_key
+        select left_key, right_key, 'deterministic', namespace, strength, null, 1.0, null, null, true, false, value_key,
+            hash(left_key), hash(right_key)
         from shared
         union all
-        select left_key, right_key, 'decision', null, $strength, null, accepted::integer, null, null, accepted, false, null
+        select left_key, right_key, 'decision', null, $strength, null, accepted::integer, null, null, accepted, false, null,
+            left_node, right_node
         from decided""",
         {"strength": strong.MATCH_STRENGTH},
     )
@@ -271,19 +265,21 @@ def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, 
     """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold."""
     band = scope.config.identity.matching.hysteresis
     model_id = scope.model.model_id if scope.model else ""
-    before = f"""select left_key, right_key from {scope.table("edges")}
+    before = f"""select hash(left_key), hash(right_key) from {scope.table("edges")}
         where type = 'probabilistic' and accepted and model_id = {literal(model_id)}"""
-    kept = f" or (match_weight >= {threshold - band} and (left_key, right_key) in ({before}))" if band else ""
+    kept = (
+        f" or (match_weight >= {threshold - band} and (left_node, right_node) in ({before}))" if band else ""
+    )
     return f"""
         with named as (
             select least(l.record_key, r.record_key) as left_key, greatest(l.record_key, r.record_key) as right_key,
-                match_weight, relief, match_key
+                hash(left_key) as left_node, hash(right_key) as right_node, match_weight, relief, match_key
             from {scored} join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r
         )
         select left_key, right_key, 'probabilistic', null, 0, match_weight, {probability_query("match_weight")},
             {evidence} || if(relief >= 0.5, '; a shared household explains '
                 || round(relief, 1)::decimal(9, 1) || ' bits', ''), {literal(model_id)},
-            match_weight >= {threshold}{kept}, {closure}, null from named"""
+            match_weight >= {threshold}{kept}, {closure}, null, left_node, right_node from named"""
 
 
 def _add_closures(scope: Scope, threshold: float) -> None:
@@ -295,7 +291,7 @@ def _add_closures(scope: Scope, threshold: float) -> None:
 
 
 STALE = """not closure and (
-    (type = 'probabilistic' and (left_key in (from changed_keys) or right_key in (from changed_keys)))
+    (type = 'probabilistic' and (left_node in (from changed) or right_node in (from changed)))
     or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision')"""
 """Condition: edges from before that `new_edges` replaces; closures inside affected components are looked at afterwards."""
 
@@ -304,33 +300,31 @@ def _find_affected(scope: Scope) -> None:
     """`affected`: every node of every component that lost, gained or re-weighted something; all when whole."""
     work, nodes = scope.work, scope.table("nodes")
     if scope.whole:
-        replace_table(work, "affected", f"select record_key from {nodes}")
+        replace_table(work, "affected", f"select node from {nodes}")
         return
     edges, components = scope.table("edges"), scope.table("components")
-    before = f"select left_key, right_key, accepted from {edges} where type = 'decision'"
-    decided = "select left_key, right_key, accepted from decided"
+    before = f"select left_node, right_node, accepted from {edges} where type = 'decision'"
+    decided = "select left_node, right_node, accepted from decided"
     replace_table(
         work,
         "dirty",
         f"""with ends as (
-            select left_key, right_key from new_edges where accepted and type <> 'decision'
+            select left_node, right_node from new_edges where accepted and type <> 'decision'
             union all
-            select left_key, right_key from {edges} where type = 'deterministic' and value_key in (from stale_values)
+            select left_node, right_node from {edges} where type = 'deterministic' and value_key in (from stale_values)
             union all
-            select left_key, right_key from (({before} except {decided}) union all ({decided} except {before}))
+            select left_node, right_node from (({before} except {decided}) union all ({decided} except {before}))
         )
-        select record_key from changed_keys union select left_key from ends union select right_key from ends""",
+        select unique_id as node from changed union select left_node from ends union select right_node from ends""",
     )
     replace_table(
         work,
         "gone_or_affected",
-        f"""select record_key from dirty union
-        select record_key from {components} where component_key in (
-            select component_key from {components} where record_key in (from dirty))""",
+        f"""select node from dirty union
+        select node from {components} where component in (
+            select component from {components} where node in (from dirty))""",
     )
-    replace_table(
-        work, "affected", f"select record_key from gone_or_affected semi join {nodes} using (record_key)"
-    )
+    replace_table(work, "affected", f"select node from gone_or_affected semi join {nodes} using (node)")
     work.execute("drop table dirty")
 
 
@@ -338,7 +332,7 @@ def _find_old_edges(scope: Scope) -> None:
     """`old_edges`: those from before that touch an affected node or a change, `stale` where `new_edges` replaces them."""
     work, edges = scope.work, scope.table("edges")
     conditions = (
-        "left_key in (from gone_or_affected)", "right_key in (from changed_keys)", "type = 'decision'",
+        "left_node in (from gone_or_affected)", "right_node in (from changed)", "type = 'decision'",
         "type = 'deterministic' and value_key in (from stale_values)",
     )  # fmt: skip
     # one query a condition reads one column each, and what is not asked for is passed over
@@ -348,30 +342,30 @@ def _find_old_edges(scope: Scope) -> None:
     replace_table(
         work,
         "old_edges",
-        f"""select rowid as place, left_key, right_key, type, match_weight, accepted, closure,
-            case when closure then left_key in (from gone_or_affected) else {STALE} end as stale
+        f"""select rowid as place, left_node, right_node, type, match_weight, accepted, closure,
+            case when closure then left_node in (from gone_or_affected) else {STALE} end as stale
         from {edges} where rowid in (from places)""",
     )
     work.execute("drop table places")
 
 
 def _links_query(scope: Scope) -> str:
-    """Links between affected nodes that need no closure to be known: (left_key, right_key, weight)."""
-    found = "select left_key, right_key, match_weight, accepted, closure from new_edges"
+    """Links between affected nodes that need no closure to be known: (left_node, right_node, weight)."""
+    found = "select left_node, right_node, match_weight, accepted, closure from new_edges"
     if not scope.whole:
-        found += """ union all select left_key, right_key, match_weight, accepted, closure from old_edges
-            where left_key in (from affected) and not stale"""
-    return f"""select left_key, right_key, coalesce(match_weight, 1000.0) as weight from ({found})
+        found += """ union all select left_node, right_node, match_weight, accepted, closure from old_edges
+            where left_node in (from affected) and not stale"""
+    return f"""select left_node, right_node, coalesce(match_weight, 1000.0) as weight from ({found})
         where accepted and not closure"""
 
 
 def _known_query(scope: Scope) -> str:
-    """Scored candidate pairs of affected nodes: (left_key, right_key)."""
-    found = "select left_key, right_key from new_edges where type = 'probabilistic'"
+    """Scored candidate pairs of affected nodes: (left_node, right_node)."""
+    found = "select left_node, right_node from new_edges where type = 'probabilistic'"
     if scope.whole:
         return found
-    return f"""{found} union all select left_key, right_key from old_edges
-        where type = 'probabilistic' and left_key in (from affected) and not closure and not stale"""
+    return f"""{found} union all select left_node, right_node from old_edges
+        where type = 'probabilistic' and left_node in (from affected) and not closure and not stale"""
 
 
 # ---------------------------------------------------------------- the warehouse
@@ -389,15 +383,13 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         )
         if scope.matches:
             con.execute(f"delete from identity.blocking_keys where rowid in (select place from {main}.stale)")
-        con.execute(f"delete from identity.components where record_key in (from {main}.gone_or_affected)")
-        changes.note(con, "clusters", f"from {main}.gone_or_affected")
+        con.execute(f"delete from identity.components where node in (from {main}.gone_or_affected)")
+        changes.note_nodes(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
     con.execute(f"insert into identity.components from {main}.components")
     if scope.matches:
-        own = "" if scope.whole else f" where unique_id in (from {main}.changed)"
-        con.execute(
-            f"insert into identity.blocking_keys select rule, base, key, unique_id from {main}.keys{own}"
-        )
+        written = blocking.kept_query(f"{main}.{'keys' if scope.whole else 'fresh'}")
+        con.execute(f"insert into identity.blocking_keys (rule, base, finer, unique_id) {written}")
     changes.forget(con, "edges")
 
 

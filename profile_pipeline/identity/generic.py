@@ -15,9 +15,9 @@ WHO = ("birth_date", "given_name", "family_name", "full_name")
 
 
 def suspects_query(config: Config, changed: str) -> str:
-    """Grain: one row a value that may be judged differently: these records carry it, or it was suspended before."""
+    """Grain: one row a value that may be judged differently: these record keys carry it, or it was suspended before."""
     return f"""
-        select value_key from ({_carried_query(config, f"record_key in (from {changed})")})
+        select value_key from ({_carried_query(config, f"record_key in ({changed})")})
         union select hash(namespace, value) from identity.generic_values"""
 
 

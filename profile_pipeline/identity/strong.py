@@ -13,7 +13,7 @@ MATCH_STRENGTH, STRONGEST_NAMESPACE = 2000, 1000
 def write_shared(work: DuckDBPyConnection, config: Config, database: str, changed: str = "") -> None:
     """Write `shared`: nodes that share a value of a linking namespace, a star around the smallest key.
 
-    With `changed`, a table of record keys: only for values that these nodes hold or held; `stale_values` are the
+    With `changed`, a table of nodes: only for values that these nodes hold or held; `stale_values` are the
     value keys whose edges are replaced.
     """
     strength = {
@@ -33,9 +33,9 @@ def write_shared(work: DuckDBPyConnection, config: Config, database: str, change
             work,
             "stale_values",
             f"""select value_key from {database}.identity.identifiers
-            where namespace in ({spaces}) and record_key in (from {changed})
+            where namespace in ({spaces}) and hash(record_key) in (from {changed})
             union select value_key from {database}.identity.edges
-            where value_key is not null and (left_key in (from {changed}) or right_key in (from {changed}))""",
+            where value_key is not null and (left_node in (from {changed}) or right_node in (from {changed}))""",
         )
         linking += " and value_key in (from stale_values)"
     replace_table(work, "linking", linking)
@@ -57,11 +57,12 @@ def write_shared(work: DuckDBPyConnection, config: Config, database: str, change
 
 def write_decided(work: DuckDBPyConnection, database: str) -> None:
     """Write `decided`: the decisions in force between nodes that exist now."""
-    nodes = f"select record_key from {database}.identity.nodes"
+    nodes = f"select node from {database}.identity.nodes"
     replace_table(
         work,
         "decided",
-        f"""select left_key, right_key, decision = {literal(decisions.MATCH)} as accepted
-        from ({decisions.effective_query(f"{database}.identity")})
-        where left_key in ({nodes}) and right_key in ({nodes})""",
+        f"""select *, hash(left_key) as left_node, hash(right_key) as right_node from (
+            select left_key, right_key, decision = {literal(decisions.MATCH)} as accepted
+            from ({decisions.effective_query(f"{database}.identity")}))
+        where left_node in ({nodes}) and right_node in ({nodes})""",
     )

@@ -50,8 +50,8 @@ def _noted_query() -> str:
     """Ids and clusters of the records whose cluster was written again."""
     return f"""
         with noted as ({changes.noted_query("ids")})
-        select hash(profile_id) as profile, null as cluster from ({MEMBERS}) semi join noted using (record_key)
-        union all select null, hash(cluster_key) from identity.clusters semi join noted using (record_key)"""
+        select hash(profile_id) as profile, null as cluster from ({MEMBERS}) where hash(record_key) in (from noted)
+        union all select null, hash(cluster_key) from identity.clusters where hash(record_key) in (from noted)"""
 
 
 def _compared_query() -> str:
