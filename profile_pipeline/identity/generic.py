@@ -33,11 +33,16 @@ def generic_query(config: Config, suspects: str = "") -> str:
     date, given, family, full = (f"c.{first[kind]}" if kind in first else "null::text" for kind in WHO)
     name = f"coalesce({given} || ' ' || {family}, {full})"
     people = f"greatest(count(distinct {date}), count(distinct {name}))"
-    beside, judged_by = "from identity.identifiers", "from records.current"
+    ranked = _ranked_pairs(config)
+    weaker, stronger = (
+        ", ".join(map(literal, sorted({pair[k] for pair in ranked}))) or "null" for k in (0, 1)
+    )
+    beside, judged_by = f"from identity.identifiers where namespace in ({stronger})", "from records.current"
     if suspects:
         wide = "select record_key from carried where value_key in (from wide)"
         judged_by = rows_where("records.current", f"record_key in ({wide})")
-        beside = identifiers_where("record_key in (select record_key from carried)")
+        contested = f"select record_key from carried where namespace in ({weaker})"
+        beside = identifiers_where(f"namespace in ({stronger}) and record_key in ({contested})")
     return f"""
         with carried as materialized (
             select record_key, namespace, value_key
@@ -58,21 +63,29 @@ def generic_query(config: Config, suspects: str = "") -> str:
         ) using (value_key)"""
 
 
+def _ranked_pairs(config: Config) -> list[tuple[str, str, int]]:
+    """Acting namespaces with each stronger one of which a person may have only so many: (name, stronger, most)."""
+    acting = {n: s for n, s in config.namespaces.items() if s.kind == "person" and (s.link or s.unique)}
+    return [
+        (name, stronger, limit.unique)
+        for name, space in acting.items()
+        for stronger, limit in acting.items()
+        if limit.unique and limit.priority < space.priority
+    ]
+
+
 def _contested_query(config: Config) -> str:
     """Values carried together with more identifiers of a stronger namespace than one person may have.
 
     Such a value cannot tell whose it is: it links nobody and counts for no limit. Matching still sees it.
     """
-    acting = {n: s for n, s in config.namespaces.items() if s.kind == "person" and (s.link or s.unique)}
     found = [
         f"""select v.namespace, v.value_key, count(distinct v.record_key) as record_count,
             count(distinct u.value_key) as people_count, {literal(CONTESTED)} as reason
         from carried v join beside u using (record_key)
         where v.namespace = {literal(name)} and u.namespace = {literal(stronger)}
-        group by v.namespace, v.value_key having count(distinct u.value_key) > {limit.unique}"""
-        for name, space in acting.items()
-        for stronger, limit in acting.items()
-        if limit.unique and limit.priority < space.priority
+        group by v.namespace, v.value_key having count(distinct u.value_key) > {most}"""
+        for name, stronger, most in _ranked_pairs(config)
     ]
     return " union all ".join(found) or "select '', 0::ubigint, 0, 0, '' where false"
 
