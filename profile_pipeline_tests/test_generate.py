@@ -23,6 +23,7 @@ from profile_pipeline.generate import DEMO_PEOPLE, DEMO_SEED, GenerationSummary,
 from profile_pipeline.generate.draws import Draws, counts_with_mean
 from profile_pipeline.generate.files import text_of
 from profile_pipeline.generate.rates import BLOCK_PEOPLE, RATES
+from profile_pipeline.generate.scratch import open_scratch
 from profile_pipeline.generate.vocabulary import family_names, given_names, nicknames
 from profile_pipeline.generate.world import build_block
 
@@ -131,6 +132,22 @@ def test_every_block_has_people_of_its_own() -> None:
     assert first["person"].to_pylist() == list(range(BLOCK_PEOPLE))
     assert second["person"].to_pylist() == list(range(BLOCK_PEOPLE, 2 * BLOCK_PEOPLE))
     assert first["born_on"] != second["born_on"]
+
+
+def test_a_record_key_that_two_blocks_draw_has_the_label_of_the_first() -> None:
+    def labels(**people: str) -> pa.Table:
+        keys = list(people)
+        return pa.table(
+            {"source": ["shop"] * len(keys), "record_id": keys, "entity_id": list(people.values())}
+        )
+
+    with open_scratch(DEMO_SEED) as scratch:
+        first = deliveries.without_known(scratch, labels(ann="1", bob="2"))
+        second = deliveries.without_known(scratch, labels(bob="20001", cy="20002"))
+        third = deliveries.without_known(scratch, labels(cy="40001"))
+    assert first["entity_id"].to_pylist() == ["1", "2"]
+    assert second["record_id"].to_pylist() == ["cy"]
+    assert third.num_rows == 0
 
 
 def test_labels_are_the_keys_of_the_readable_rows(demo: GenerationSummary) -> None:

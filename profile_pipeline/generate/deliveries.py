@@ -95,7 +95,7 @@ def write_block(
         for delivery in DELIVERIES[feed.source]:
             delivered = rows.filter(pc.field("delivery") == delivery)
             write_rows(staging, feed, file_name(feed, delivery, people, block.number), delivered)
-        write_truth(staging, tally, feed, rows.filter(pc.field("flaw").is_null()))
+        write_truth(scratch, staging, tally, feed, rows.filter(pc.field("flaw").is_null()))
 
 
 def write_rows(staging: Staging, feed: Feed, name: str, rows: pa.Table) -> None:
@@ -106,10 +106,12 @@ def write_rows(staging: Staging, feed: Feed, name: str, rows: pa.Table) -> None:
         staging.write_lines(name, rows["line"], feed.header, feed.encoding)
 
 
-def write_truth(staging: Staging, tally: Tally, feed: Feed, rows: pa.Table) -> None:
+def write_truth(
+    scratch: duckdb.DuckDBPyConnection, staging: Staging, tally: Tally, feed: Feed, rows: pa.Table
+) -> None:
     """Append who the readable rows belong to, once a record key and event; a visitor is nobody known."""
     if feed.records:
-        labels = truth_rows(feed, rows, "record_id", "person")
+        labels = without_known(scratch, truth_rows(feed, rows, "record_id", "person"))
         staging.write_rows("truth/labels.parquet", labels)
         tally.records += labels.num_rows
     if feed.events:
@@ -128,6 +130,21 @@ def truth_rows(feed: Feed, rows: pa.Table, key: str, entity: str) -> pa.Table:
         "entity_id": keys[f"{entity}_min"].cast(pa.string()),
     }
     return pa.table(columns)
+
+
+def without_known(scratch: duckdb.DuckDBPyConnection, labels: pa.Table) -> pa.Table:
+    """Return the labels of record keys that no earlier block has: in a large world two people draw the same e-mail.
+
+    As inside a block, the first of them has the record. Keys are remembered as 64-bit hashes.
+    """
+    scratch.register("labels", labels)
+    known = "hash(source, record_id) in (from labelled)"
+    if scratch.sql(f"select count(*) from labels where {known}").fetchall() != [(0,)]:
+        again = scratch.sql(f"select record_id from labels where {known}").to_arrow_table()["record_id"]
+        labels = labels.filter(pc.invert(pc.is_in(labels["record_id"], value_set=again)))
+    scratch.execute("insert into labelled select hash(source, record_id) from labels")
+    scratch.unregister("labels")
+    return labels
 
 
 def add_broken_files(staging: Staging, people: int) -> None:

@@ -20,8 +20,9 @@ from profile_pipeline.generate.world import Block
 
 
 def open_scratch(seed: int) -> duckdb.DuckDBPyConnection:
-    """Open the database with the macros of a world."""
+    """Open the database with the macros of a world, and the table of record keys that have a label (`labelled`)."""
     connection = duckdb.connect(config={"python_enable_replacements": "false"})
+    connection.execute("create table labelled (key ubigint)")
     connection.execute("set variable seed = $seed", {"seed": str(seed)})
     for name in ("noise", "places"):
         connection.execute(read_query(name))
