@@ -138,10 +138,9 @@ def without_known(scratch: duckdb.DuckDBPyConnection, labels: pa.Table) -> pa.Ta
     As inside a block, the first of them has the record. Keys are remembered as 64-bit hashes.
     """
     scratch.register("labels", labels)
-    known = "hash(source, record_id) in (from labelled)"
-    if scratch.sql(f"select count(*) from labels where {known}").fetchall() != [(0,)]:
-        again = scratch.sql(f"select record_id from labels where {known}").to_arrow_table()["record_id"]
-        labels = labels.filter(pc.invert(pc.is_in(labels["record_id"], value_set=again)))
+    query = "select hash(source, record_id) not in (from labelled) as first from labels"
+    labels = labels.filter(scratch.sql(query).to_arrow_table()["first"])
+    scratch.register("labels", labels)
     scratch.execute("insert into labelled select hash(source, record_id) from labels")
     scratch.unregister("labels")
     return labels
