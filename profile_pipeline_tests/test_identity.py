@@ -97,7 +97,8 @@ def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[
         con.execute(f"create table records.current (record_key text, source text{columns})")
         con.execute("create table raw.batches (batch integer, as_of timestamptz)")
         con.execute(
-            "create table identity.identifiers (record_key text, source text, namespace text, value text, value_key ubigint)"
+            "create table identity.identifiers (record_key text, source text, namespace text, value text,"
+            " value_key ubigint, node ubigint)"
         )
         con.execute("create table identity.subject_identifiers as from identity.identifiers")
         con.execute("create table identity.generic_values (namespace text, value text, reason text)")

@@ -56,7 +56,7 @@ def _held(con: DuckDBPyConnection, config: Config, members: str) -> list[tuple[s
     most = limits(config)
     if not most:
         return []
-    query = limited_query(most, f"({members})")
+    query = limited_query(most, f"(select *, hash(record_key) as node from ({members}))")
     return rows(con, f"select kind, count(distinct value) from ({query}) group by kind order by kind")
 
 

@@ -131,7 +131,7 @@ def _size(config: Config) -> int:
 def _refine_all(con: DuckDBPyConnection, config: Config) -> list[Cut]:
     """Refine offending components; writes `refined` (node, group) and `scored_links`, and returns the links left out."""
     bounds = Bounds(limits(config), _size(config), UNFOUND)
-    members = "(select record_key, node as n from touched)"
+    members = "(select node, record_key, node as n from touched)"
     replace_table(con, "temp.limited", limited_query(bounds.values, members))
     replace_table(con, "temp.inside", INSIDE)
     replace_table(con, "temp.offending", _offending_query(bounds.values, bounds.size))
@@ -206,7 +206,7 @@ def _by_place(con: DuckDBPyConnection, query: str) -> Iterator[list[tuple[Any, .
 
 
 def limited_query(bounds: dict[str, int], members: str) -> str:
-    """Grain: one row a member `n` and value of a limited kind; `members` gives (record_key, n)."""
+    """Grain: one row a member `n` and value of a limited kind; `members` gives (node, record_key, n)."""
     spaces = ", ".join(literal(name) for name in bounds if ":" not in name) or "null"
     sources = (
         ", ".join(literal(n.removeprefix("source:")) for n in bounds if n.startswith("source:")) or "null"
@@ -218,11 +218,11 @@ def limited_query(bounds: dict[str, int], members: str) -> str:
         for name in fields
     )
     return f"""
-        select n, namespace as kind, value from identity.identifiers join {members} using (record_key)
+        select n, namespace as kind, value from identity.identifiers join {members} using (node)
         where namespace in ({spaces})
             and value_key not in (select hash(namespace, value) from identity.generic_values)
         union all
-        select n, 'source:' || source, record_key from identity.nodes join {members} using (record_key)
+        select n, 'source:' || source, m.record_key from identity.nodes join {members} m using (node)
         where source in ({sources}){differing}"""
 
 

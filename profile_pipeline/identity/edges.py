@@ -271,10 +271,13 @@ def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, 
         f" or (match_weight >= {threshold - band} and (left_node, right_node) in ({before}))" if band else ""
     )
     return f"""
-        with named as (
+        with ends as (
+            select unique_id, record_key from features
+            where unique_id in (select unnest([join_key_l, join_key_r]) from {scored})
+        ), named as (
             select least(l.record_key, r.record_key) as left_key, greatest(l.record_key, r.record_key) as right_key,
                 hash(left_key) as left_node, hash(right_key) as right_node, match_weight, relief, match_key
-            from {scored} join features l on l.unique_id = join_key_l join features r on r.unique_id = join_key_r
+            from {scored} join ends l on l.unique_id = join_key_l join ends r on r.unique_id = join_key_r
         )
         select left_key, right_key, 'probabilistic', null, 0, match_weight, {probability_query("match_weight")},
             {evidence} || if(relief >= 0.5, '; a shared household explains '

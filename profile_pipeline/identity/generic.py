@@ -15,9 +15,9 @@ WHO = ("birth_date", "given_name", "family_name", "full_name")
 
 
 def suspects_query(config: Config, changed: str) -> str:
-    """Grain: one row a value that may be judged differently: these record keys carry it, or it was suspended before."""
+    """Grain: one row a value that may be judged differently: these nodes carry it, or it was suspended before."""
     return f"""
-        select value_key from ({_carried_query(config, f"record_key in ({changed})")})
+        select value_key from ({_carried_query(config, f"node in ({changed})")})
         union select hash(namespace, value) from identity.generic_values"""
 
 
@@ -41,8 +41,8 @@ def generic_query(config: Config, suspects: str = "") -> str:
     if suspects:
         wide = "select record_key from carried where value_key in (from wide)"
         judged_by = rows_where("records.current", f"record_key in ({wide})")
-        contested = f"select record_key from carried where namespace in ({weaker})"
-        beside = identifiers_where(f"namespace in ({stronger}) and record_key in ({contested})")
+        contested = f"select hash(record_key) from carried where namespace in ({weaker})"
+        beside = identifiers_where(f"namespace in ({stronger}) and node in ({contested})")
     return f"""
         with carried as materialized (
             select record_key, namespace, value_key
@@ -91,7 +91,10 @@ def _contested_query(config: Config) -> str:
 
 
 def _carried_query(config: Config, where: str = "") -> str:
-    """Grain: one row a record and identifying value: (record_key, namespace, value, value_key), of all or a few."""
+    """Grain: one row a record and identifying value: (record_key, namespace, value, value_key), of all or a few.
+
+    The condition may ask for the node and for what the query gives.
+    """
     linking = [name for name, space in config.namespaces.items() if space.kind == "person"]
     listed = ", ".join(map(literal, linking)) or "null"
     covered = {space.type for space in config.namespaces.values()} | set(linking)
@@ -106,7 +109,9 @@ def _carried_query(config: Config, where: str = "") -> str:
         f"select record_key, namespace, value, value_key from {carried} where namespace in ({listed})"
         + "".join(
             f""" union all select record_key, namespace, value, hash(namespace, value) as value_key
-            from (select record_key, {literal(n)} as namespace, {quote(n)} as value from records.current)
+            from (
+                select record_key, hash(record_key) as node, {literal(n)} as namespace, {quote(n)} as value
+                from records.current)
             where value is not null{f" and {where}" if where else ""}"""
             for n in uncovered
         )

@@ -2,12 +2,12 @@
 
 from profile_pipeline.warehouse import rows_where
 
-COLUMNS = "record_key, source, namespace, value, raw_value, observed_at, value_key"
+COLUMNS = "record_key, source, namespace, value, raw_value, observed_at, value_key, node"
 VIEW = f"""
     select {COLUMNS} from records.identifiers
     union all
     select {COLUMNS} from identity.subject_identifiers where record_key not in (from identity.expired)"""
-"""identity.identifiers. Grain: one row a node, namespace and value; `value_key` is a hash of both."""
+"""identity.identifiers. Grain: one row a node, namespace and value; `value_key` is a hash of the latter two."""
 
 
 def identifiers_where(condition: str) -> str:

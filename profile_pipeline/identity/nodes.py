@@ -100,7 +100,7 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     con.execute("delete from identity.nodes where node in (select node from temp.nodes_changed)")
     con.execute("insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (node)")
     _require_distinct(con, "where node in (select node from temp.nodes_changed)")
-    replace_table(con, "temp.suspects", suspects_query(config, "select record_key from temp.nodes_changed"))
+    replace_table(con, "temp.suspects", suspects_query(config, "select node from temp.nodes_changed"))
     replace_table(con, "temp.generic_now", generic_query(config, "temp.suspects"))
     if replace_table(con, "temp.flipped", FLIPPED):
         con.execute(

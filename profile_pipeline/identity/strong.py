@@ -33,7 +33,7 @@ def write_shared(work: DuckDBPyConnection, config: Config, database: str, change
             work,
             "stale_values",
             f"""select value_key from {database}.identity.identifiers
-            where namespace in ({spaces}) and hash(record_key) in (from {changed})
+            where namespace in ({spaces}) and node in (from {changed})
             union select value_key from {database}.identity.edges
             where value_key is not null and (left_node in (from {changed}) or right_node in (from {changed}))""",
         )

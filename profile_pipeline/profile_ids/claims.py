@@ -36,8 +36,8 @@ def claim_clusters(con: DuckDBPyConnection, config: Config) -> None:
 def _weight(con: DuckDBPyConnection, config: Config) -> str:
     """The weight of a record (decimal: sums do not depend on the order of rows)."""
     anchors = " ".join(f"when {literal(name)} then {w}" for name, w in config.identity.ids.anchors.items())
-    record = f"case source {anchors} else 1 end" if anchors else "1"
-    weight = f"if(kind = 'record', {record}, {EVENT_NODE_WEIGHT})"
+    record = f"case split_part(record_key, ':', 1) {anchors} else 1 end" if anchors else "1"
+    weight = f"if(starts_with(record_key, 'event:'), {EVENT_NODE_WEIGHT}, {record})"
     if table_exists(con, "identity.decisions"):
         decided = f"select unnest([left_key, right_key]) from ({effective_query()})"
         weight = f"greatest({weight}, if(record_key in ({decided}), {DECIDED_WEIGHT}, 0))"
@@ -49,8 +49,7 @@ def _overlap_query(weight: str) -> str:
     return f"""
         with weighed as (
             select cluster_key, profile_id, from_revision, {weight} as weight
-            from affected join identity.nodes using (record_key)
-            where cluster_key is not null and profile_id is not null
+            from affected where cluster_key is not null and profile_id is not null
         ), sizes as (select profile_id, count(*) as size from affected where profile_id is not null group by 1),
         shared as (
             select cluster_key, profile_id, sum(weight) as weight, count(*) / any_value(size) as share,

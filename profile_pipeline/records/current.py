@@ -222,12 +222,12 @@ def _patched_query(source: Source, versions: str) -> str:
 def identifiers_query(where: str = "") -> str:
     """Grain: one row a record and identifier value, of all records or those of a clause over records.current.
 
-    `raw_value` as it was written, for people to recognise; `value_key` is a hash of namespace and value: numbers are
-    found faster than texts.
+    `raw_value` as it was written, for people to recognise; `value_key` is a hash of namespace and value, `node` of the
+    record key: numbers are found faster than texts.
     """
     return f"""
         select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,
-            any_value(observed_at) as observed_at, hash(i.namespace, i.value) as value_key
+            any_value(observed_at) as observed_at, hash(i.namespace, i.value) as value_key, hash(record_key) as node
         from (select record_key, source, observed_at, unnest(identifiers) as i from records.current {where})
         group by all"""
 

@@ -18,7 +18,7 @@ own as (
 )
 select s.subject as record_key, 'event' as source, namespace, value,
     coalesce(min(raw_value), value) as raw_value, min(observed_at) as observed_at,
-    any_value(last_event_at) as last_event_at, hash(namespace, value) as value_key
+    any_value(last_event_at) as last_event_at, hash(namespace, value) as value_key, hash(s.subject) as node
 from (
     select subject, namespace, value, raw_value, observed_at from stated
     union all
