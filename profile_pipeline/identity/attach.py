@@ -19,11 +19,11 @@ TOUCHED = """
 """Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
 CLUSTERS = """
     with placed as (
-        select g.record_key, coalesce(a.group_node, g.group_node) as place, flagged
+        select g.record_key, g.node, coalesce(a.group_node, g.group_node) as place, flagged
         from identity.groups g left join temp.attached a using (node) {}
     )
-    select record_key, cluster_key, cluster_size, flagged
-    from (select place, record_key from placed) join (
+    select record_key, cluster_key, cluster_size, flagged, node
+    from (select place, record_key, node from placed) join (
         select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
         from placed group by place) using (place)"""
 """Grain: one row a node of the groups that the clause asks for."""
@@ -57,19 +57,17 @@ def _rewrite(con: DuckDBPyConnection) -> None:
         union select node from identity.attachments semi join temp.groups_touched using (group_node)""",
     )
     replace_table(con, "temp.clusters_now", CLUSTERS.format("where node in (from temp.rewritten)"))
-    before = rows_where("identity.clusters", "hash(record_key) in (from temp.rewritten)", "rowid as place, *")
+    before = rows_where("identity.clusters", "node in (from temp.rewritten)", "rowid as place, *")
     replace_table(
         con,
         "temp.differing",
-        f"""select record_key, place from temp.clusters_now n full join ({before}) b using (record_key)
+        f"""select coalesce(n.node, b.node) as node, place from temp.clusters_now n full join ({before}) b using (node)
         where n.cluster_key is distinct from b.cluster_key or n.cluster_size is distinct from b.cluster_size
             or n.flagged is distinct from b.flagged""",
     )
     con.execute("delete from identity.clusters where rowid in (select place from temp.differing)")
-    con.execute(
-        "insert into identity.clusters from temp.clusters_now semi join temp.differing using (record_key)"
-    )
-    changes.note(con, "ids", "select record_key from temp.differing")
+    con.execute("insert into identity.clusters from temp.clusters_now semi join temp.differing using (node)")
+    changes.note(con, "ids", "select node from temp.differing")
     for table in ("groups_touched", "rewritten", "clusters_now", "differing"):
         con.execute(f"drop table temp.{table}")
 

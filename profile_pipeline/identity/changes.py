@@ -11,12 +11,7 @@ from profile_pipeline.warehouse import literal
 TABLE = "create table if not exists identity.queue (stage text not null, node ubigint not null)"
 
 
-def note(con: DuckDBPyConnection, stage: str, keys: str) -> None:
-    """Queue the nodes whose record keys a query gives (one column, `record_key`) for a stage."""
-    note_nodes(con, stage, f"select hash(record_key) as node from ({keys})")
-
-
-def note_nodes(con: DuckDBPyConnection, stage: str, nodes: str) -> None:
+def note(con: DuckDBPyConnection, stage: str, nodes: str) -> None:
     """Queue the nodes that a query gives (one column, `node`) for a stage."""
     con.execute(TABLE)
     con.execute(f"insert into identity.queue select distinct {literal(stage)}, node from ({nodes})")

@@ -48,7 +48,8 @@ create table if not exists identity.groups (
 create table if not exists identity.cut_links (
     left_key text not null, right_key text not null, reason text not null, cut_probability double);
 create table if not exists identity.clusters (
-    record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null);
+    record_key text not null {PLAIN}, cluster_key text not null {PLAIN}, cluster_size bigint not null, flagged boolean not null,
+    node ubigint not null);
 create table if not exists identity.attachments (
     record_key text not null, node ubigint not null, namespace text, holder_key text, group_node ubigint not null);
 """

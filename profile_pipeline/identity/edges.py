@@ -387,7 +387,7 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         if scope.matches:
             con.execute(f"delete from identity.blocking_keys where rowid in (select place from {main}.stale)")
         con.execute(f"delete from identity.components where node in (from {main}.gone_or_affected)")
-        changes.note_nodes(con, "clusters", f"from {main}.gone_or_affected")
+        changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
     con.execute(f"insert into identity.components from {main}.components")
     if scope.matches:

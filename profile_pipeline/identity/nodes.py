@@ -108,7 +108,7 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
         )
     replace_table(con, "identity.generic_values", "from temp.generic_now")
     for stage in ("features", "edges"):
-        changes.note_nodes(con, stage, "select node from temp.nodes_changed")
+        changes.note(con, stage, "select node from temp.nodes_changed")
     for table in ("nodes_now", "nodes_changed", "suspects", "generic_now", "flipped"):
         con.execute(f"drop table temp.{table}")
 
@@ -182,10 +182,8 @@ def _write_subjects(con: DuckDBPyConnection, *, whole: bool) -> None:
 
 
 def _person_namespaces(con: DuckDBPyConnection, config: Config) -> None:
-    con.execute("create or replace temp table person_namespaces (namespace text)")
-    names = [(name,) for name, space in config.namespaces.items() if space.kind == "person"]
-    if names:
-        con.executemany("insert into person_namespaces values (?)", names)
+    names = [name for name, space in config.namespaces.items() if space.kind == "person"]
+    replace_table(con, "temp.person_namespaces", "select unnest(?::text[]) as namespace", [names])
 
 
 def _looked_at(config: Config) -> list[str]:

@@ -2,7 +2,7 @@
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import PLAIN
+from profile_pipeline.warehouse import PLAIN, rows
 
 MEMBERSHIP = "identity.membership"
 PENDING = "identity.pending_changes"
@@ -42,9 +42,16 @@ ADDED = {
 def create_tables(con: DuckDBPyConnection) -> None:
     """Make the ledger where there is none, and add what an older one lacks: its history cannot be made again."""
     con.execute(TABLES)
+    known = set(
+        rows(
+            con,
+            "select schema_name || '.' || table_name, column_name from duckdb_columns() where schema_name = 'identity'",
+        )
+    )
     for table, columns in ADDED.items():
         for column in columns.split(", "):
-            con.execute(f"alter table {table} add column if not exists {column}")
+            if (table, column.split(" ")[0]) not in known:
+                con.execute(f"alter table {table} add column {column}")
 
 
 def final_redirects_query() -> str:
