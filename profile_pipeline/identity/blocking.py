@@ -158,33 +158,35 @@ def write_changed_keys(
     own = (f"({_base_query(number, rule, 'own_features')})" for number, rule in enumerate(rules))
     work.execute(f"insert into keys {' union all '.join(own)}")
     _find_rows(work, kept)
-    replace_table(
+    if _regroup(work, rules, caps, features):
+        of_rekeyed = f"from {kept} semi join rekeyed using (unique_id)"
+        work.execute(
+            f"insert into keys select rule, base, key, unique_id {of_rekeyed} anti join keys using (base, unique_id)"
+        )
+        work.execute("insert into changed from rekeyed; drop table rekeyed")
+        _find_rows(work, kept)
+    _leave_equal_rows(work)
+    work.execute("drop table own_features")
+
+
+def _regroup(work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str) -> bool:
+    """Refine the blocks that are too large or were; whether records in them have another key now: then `rekeyed`."""
+    regrouped = replace_table(
         work,
         "regrouped",
         f"""select base from (
             select rule, base, key, false as old from keys union all select rule, base, key, true from others)
         group by base having count(*) > {_cap_of(rules, caps, 0)} or bool_or(old and key is distinct from base)""",
     )
+    if not regrouped:
+        return False
     work.execute(
         "insert into keys select rule, base, base, unique_id from others semi join regrouped using (base)"
     )
     _refine(work, "keys", rules, caps, features)
-    rekeyed = replace_table(
-        work,
-        "rekeyed",
-        """select distinct o.unique_id from others o join keys k using (base, unique_id)
-        where o.key is distinct from k.key""",
-    )
-    if rekeyed:
-        of_rekeyed = f"from {kept} semi join rekeyed using (unique_id)"
-        work.execute(
-            f"insert into keys select rule, base, key, unique_id {of_rekeyed} anti join keys using (base, unique_id)"
-        )
-        work.execute("insert into changed from rekeyed")
-        _find_rows(work, kept)
-    _leave_equal_rows(work)
-    for table in ("own_features", "regrouped", "rekeyed"):
-        work.execute(f"drop table {table}")
+    rekeyed = """select distinct o.unique_id from others o join keys k using (base, unique_id)
+        where o.key is distinct from k.key"""
+    return replace_table(work, "rekeyed", rekeyed) > 0
 
 
 def kept_query(keys: str) -> str:

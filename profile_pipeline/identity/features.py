@@ -4,8 +4,6 @@ A record is computed again when the nodes step has noted it, and only then; gene
 value that becomes generic changes the records that carry it.
 """
 
-import functools
-
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
@@ -83,13 +81,13 @@ def build_features(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(
             f"create or replace temp view inputs as {inputs_query(config, _matched(config, whole=whole))}"
         )
-        add_nicknames(con)
         if whole:
+            _write_nicknames(con)
             replace_plain(con, "identity.features", features_query(config), PLAIN_FEATURES)
         else:
             con.execute("delete from identity.features where unique_id in (from temp.changed)")
             con.execute(f"insert into identity.features by name {features_query(config)}")
-        con.execute("drop view inputs; drop table suspended; drop table changed; drop table nicknames")
+        con.execute("drop view inputs; drop table suspended; drop table changed")
         changes.forget(con, "features")
         full = mark if whole else last_full(con, "identity.features")
         mark_built(con, "identity.features", mark, {"base": base, "full": full})
@@ -149,7 +147,7 @@ def _unsuspended(name: str, kind: str) -> str:
 
 
 def features_query(config: Config) -> str:
-    """Grain: one row a matched record of temp.inputs. Needs temp.nicknames."""
+    """Grain: one row a matched record of temp.inputs. Needs identity.nicknames."""
     fields = match_fields(config)
     value = {name: f"coalesce({', '.join(map(quote, names))})" for name, names in fields.items()}
     names = {n: value.get(n, "null::text") for n in ("given", "family", "full")}
@@ -178,7 +176,7 @@ def features_query(config: Config) -> str:
         )
         select hash(record_key) as unique_id, named.*, split_part(email, '@', 1) as email_local,
             regexp_replace(email_local, '[^0-9]+', '', 'g') as email_digits, formal_names
-        from named left join temp.nicknames on nickname = split_part(given, ' ', 1)"""
+        from named left join identity.nicknames on nickname = split_part(given, ' ', 1)"""
 
 
 def _without(name: str, words: tuple[str, ...]) -> str:
@@ -190,17 +188,17 @@ def _without(name: str, words: tuple[str, ...]) -> str:
     return f"if(contains({name}, ' '), nullif(array_to_string({kept}, ' '), ''), {alone})"
 
 
-def add_nicknames(con: DuckDBPyConnection) -> None:
-    """temp.nicknames: the formal names a given name may stand for, itself included (nicknames are many to many).
+def _write_nicknames(con: DuckDBPyConnection) -> None:
+    """identity.nicknames: the formal names a given name may stand for, itself included (nicknames are many to many).
 
+    Kept, so that all features are made of the same ones, and a small change need not load the data set.
     Names outside the data set stand for themselves only and have no row: equality says all about them.
     """
     con.register("nickname_table", _nicknames())
-    replace_table(con, "temp.nicknames", "select * from nickname_table")
+    replace_table(con, "identity.nicknames", "select * from nickname_table")
     con.unregister("nickname_table")
 
 
-@functools.cache
 def _nicknames() -> pa.Table:
     """One sign for each formal name: a short text goes through the joins of scoring much faster than a list of names."""
     names = {name: {name, *formal} for name, formal in normalise.formal_names().items()}

@@ -45,7 +45,6 @@ def generic_query(config: Config, suspects: str = "") -> str:
         beside = identifiers_where(f"namespace in ({stronger}) and node in ({contested})")
     return f"""
         with carried as materialized (
-            select record_key, namespace, value_key
             from ({_carried_query(config, f"value_key in (from {suspects})" if suspects else "")})
         ), beside as ({beside}),
         wide as (select value_key from carried group by all having count(*) > {limit}),
@@ -59,7 +58,7 @@ def generic_query(config: Config, suspects: str = "") -> str:
             qualify row_number() over (partition by value_key order by reason desc, people_count desc) = 1
         )
         select namespace, value, record_count, people_count, reason from suspended join (
-            select distinct value_key, value from ({_carried_query(config, "value_key in (select value_key from suspended)")})
+            select value_key, min(value) as value from carried semi join suspended using (value_key) group by value_key
         ) using (value_key)"""
 
 

@@ -19,7 +19,6 @@ from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity.blocking import every_key_query
 from profile_pipeline.identity.edges import threshold_in_use
 from profile_pipeline.identity.features import (
-    add_nicknames,
     features_query,
     inputs_query,
     match_fields,
@@ -209,8 +208,8 @@ def _score(
     model = active_model(con) if table_exists(con, "identity.models") else None
     if not (config.identity.matching.enabled and model and model.settings["comparisons"]):
         return [], 0
-    own = _own_features(con, config, values, source)
-    if set(own.column_names) != set(columns_of(con, "identity.features")):
+    own = _own_features(con, config, values, source) if table_exists(con, "identity.nicknames") else None
+    if own is None or set(own.column_names) != set(columns_of(con, "identity.features")):
         raise PipelineError("the rules have changed since the last run; next: profile-pipeline run")
     with scratch(con) as work:
         work.register("incoming_table", own)
@@ -239,11 +238,8 @@ def _own_features(
     replace_table(con, RECORD, f"select {columns}", [source, *(values.get(name) for name in sorted(fields))])
     replace_table(con, "temp.suspended", suspended_query(config))
     replace_table(con, "temp.inputs", inputs_query(config, RECORD))
-    add_nicknames(con)
     found = con.sql(features_query(config)).to_arrow_table()
-    con.execute(
-        f"drop table {RECORD}; drop table temp.suspended; drop table temp.inputs; drop table temp.nicknames"
-    )
+    con.execute(f"drop table {RECORD}; drop table temp.suspended; drop table temp.inputs")
     return found
 
 
