@@ -14,17 +14,22 @@ import pytest
 from duckdb import DuckDBPyConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splink import DuckDBAPI, Linker
 
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
-from profile_pipeline.identity import blocking, comparisons, components, mixture, training
+from profile_pipeline.errors import PipelineError
+from profile_pipeline.identity import blocking, comparisons, components, edges, mixture, training
 from profile_pipeline.identity.clusters import build_clusters, published_quality
 from profile_pipeline.identity.edges import build_edges, scored_totals
 from profile_pipeline.identity.features import build_features
+from profile_pipeline.identity.linker import frequency_fields, load_frequencies, scoring_query
 from profile_pipeline.identity.model import active_model, ensure_model
+from profile_pipeline.identity.nodes import require_distinct
 from profile_pipeline.identity.refine import Bounds, Component, refine
-from profile_pipeline.warehouse import connect, database_name, facts, rows, scratch
+from profile_pipeline.identity.scoring import Scorer
+from profile_pipeline.warehouse import columns_of, connect, database_name, facts, rows, scratch
 
 TYPES = {
     "given": "given_name", "family": "family_name", "born": "birth_date", "mail": "email", "tel": "phone",
@@ -392,6 +397,66 @@ def test_a_score_depends_on_the_two_records_only(tmp_path):
     common = before.keys() & after.keys()
     assert len(common) > 0.9 * len(before)
     assert {pair: before[pair] for pair in common} == pytest.approx({pair: after[pair] for pair in common})
+
+
+def splink_weights(work: DuckDBPyConnection, model_settings: dict[str, Any]) -> dict[tuple[int, int], float]:
+    """Match weights of `pairs`, by Splink's own prediction over the records and frequencies at hand."""
+    api = DuckDBAPI(connection=work)
+    linker = Linker(api.register(work.table("features")), model_settings, log_level=40)
+    tables = linker.table_management
+    for field in frequency_fields(model_settings):
+        tables.register_term_frequency_lookup(api.register(work.table(f"frozen_{field}")), field)
+    tables.register_blocked_pairs_for_predict(api.register(work.table("pairs")))
+    found = linker.inference.predict(warning_mode="never").physical_name
+    return {
+        (a, b): w for a, b, w in rows(work, f"select unique_id_l, unique_id_r, match_weight from {found}")
+    }
+
+
+def test_the_kept_query_scores_as_splink_does(tmp_path):
+    with warehouse(tmp_path / "w.duckdb", population(40), config()) as con:
+        match(con, config())
+        model = active_model(con)
+        assert model
+        with scratch(con) as work:
+            work.execute(f"create table features as from {database_name(con)}.identity.features")
+            load_frequencies(work, model.settings, model.model_id, database_name(con))
+            work.execute(
+                """create table pairs as
+                select 0::smallint as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
+                from features a join features b on a.unique_id < b.unique_id"""
+            )
+            query = scoring_query(model.settings, columns_of(work, "features"))
+            Scorer(work, query, model.settings, None).score("pairs", "scored")
+            kept = {
+                (a, b): w for a, b, w in rows(work, "select join_key_l, join_key_r, match_weight from scored")
+            }
+            assert kept == pytest.approx(splink_weights(work, model.settings), abs=1e-9)
+            assert len(kept) > 1000
+
+
+def test_splink_is_asked_once_for_a_model(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(*arguments: Any) -> str:
+        asked.append(arguments)
+        return scoring_query(*arguments)
+
+    monkeypatch.setattr(edges, "scoring_query", counted)
+    with warehouse(tmp_path / "w.duckdb", population(20), config()) as con:
+        match(con, config())
+        for version, times in (("5", 1), ("5", 1), ("6", 2)):
+            monkeypatch.setattr(edges, "splink_version", lambda known=version: known)
+            con.execute("delete from state.built where name = 'identity.edges'")
+            build_edges(con, config())
+            assert len(asked) == times + 1  # once under the version that is installed
+
+
+def test_two_record_keys_of_one_hash_stop_the_run():
+    with duckdb.connect() as con:
+        con.execute("create schema identity; create table identity.nodes as select 7 as node from range(2)")
+        with pytest.raises(PipelineError, match="the same hash"):
+            require_distinct(con)
 
 
 def test_a_clean_source_is_noticed(tmp_path):

@@ -237,6 +237,12 @@ def contents(con: DuckDBPyConnection, tables: tuple[str, ...]) -> dict[str, list
     return {name: rows(con, f"select * from identity.{name} order by all") for name in tables}
 
 
+WRONG_PROBABILITIES = """
+    select * from identity.cut_links c left join (
+        from identity.edges where type = 'probabilistic' and accepted) e using (left_key, right_key)
+    where c.cut_probability is distinct from e.match_probability"""
+
+
 def assert_incremental_equals_full(history: list[Change], config: Config) -> None:
     with quick_folder() as folder, ExitStack() as stack:
         kept, fresh = (stack.enter_context(warehouse(folder / name, config)) for name in ("kept", "fresh"))
@@ -249,6 +255,7 @@ def assert_incremental_equals_full(history: list[Change], config: Config) -> Non
             for name, found in contents(kept, COMPARED).items():
                 assert found == contents(fresh, (name,))[name], f"{name} after step {step}"
             assert contents(kept, LEDGER) == contents(fresh, LEDGER), f"ledger after step {step}"
+        assert not rows(kept, WRONG_PROBABILITIES)
         assert not any(laws.ledger_problems(kept).values())
         assert not laws.broken_limits(kept, config)
         assert not laws.joined_against_decisions(kept)

@@ -69,7 +69,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         looked_at = RESTATED if few and not whole else ""
         if whole:
             replace_plain(con, "identity.nodes", _nodes_query(config), {"record_key"})
-            _require_distinct(con)
+            require_distinct(con)
             replace_table(con, "identity.generic_values", generic_query(config))
         else:
             _update(con, config, looked_at)
@@ -99,7 +99,7 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     replace_table(con, "temp.nodes_changed", CHANGED.format(before))
     con.execute("delete from identity.nodes where node in (select node from temp.nodes_changed)")
     con.execute("insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (node)")
-    _require_distinct(con, "where node in (select node from temp.nodes_changed)")
+    require_distinct(con, "where node in (select node from temp.nodes_changed)")
     replace_table(con, "temp.suspects", suspects_query(config, "select node from temp.nodes_changed"))
     replace_table(con, "temp.generic_now", generic_query(config, "temp.suspects"))
     if replace_table(con, "temp.flipped", FLIPPED):
@@ -113,7 +113,7 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
         con.execute(f"drop table temp.{table}")
 
 
-def _require_distinct(con: DuckDBPyConnection, new: str = "") -> None:
+def require_distinct(con: DuckDBPyConnection, new: str = "") -> None:
     """`node` is a 64-bit hash of the record key; among 10 million records two are equal once in 370,000 data sets."""
     if scalar(con, f"select count(*) - count(distinct node) from identity.nodes {new}"):
         raise PipelineError("two record keys have the same hash; add a letter to the name of one source")
