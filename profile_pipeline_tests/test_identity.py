@@ -399,6 +399,16 @@ def test_a_score_depends_on_the_two_records_only(tmp_path):
     assert {pair: before[pair] for pair in common} == pytest.approx({pair: after[pair] for pair in common})
 
 
+def test_kept_blocking_keys_read_as_they_were():
+    given = [(0, 5, 5, 1), (0, 5, 77, 2), (3, 9, None, 3)]
+    with duckdb.connect() as con:
+        con.execute(f"create table keys {blocking.KEYS}; create table kept {blocking.KEPT}")
+        con.executemany("insert into keys values (?, ?, ?, ?)", given)
+        con.execute(f"insert into kept (rule, base, finer, unique_id) {blocking.kept_query('keys')}")
+        assert rows(con, "select rule, base, key, unique_id from kept order by unique_id") == given
+        assert rows(con, "select finer from kept order by unique_id") == [(None,), (77,), (0,)]
+
+
 def splink_weights(work: DuckDBPyConnection, model_settings: dict[str, Any]) -> dict[tuple[int, int], float]:
     """Match weights of `pairs`, by Splink's own prediction over the records and frequencies at hand."""
     api = DuckDBAPI(connection=work)
