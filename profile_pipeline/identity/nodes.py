@@ -68,6 +68,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         few = _write_identifiers(con, config) and _restate_records(con)
         looked_at = RESTATED if few and not whole else ""
         if whole:
+            con.execute("drop table if exists identity.changes")  # the queue of versions before 0.2
             replace_plain(con, "identity.nodes", _nodes_query(config), {"record_key"})
             require_distinct(con)
             replace_table(con, "identity.generic_values", generic_query(config))
@@ -157,7 +158,7 @@ def _write_identifiers(con: DuckDBPyConnection, config: Config) -> bool:
         "create or replace table identity.expired as from temp.expired_now; drop table temp.expired_now"
     )
     if table_kind(con, "identity.identifiers") == "BASE TABLE":
-        con.execute("drop table identity.identifiers; drop table if exists identity.changes")  # before 0.2
+        con.execute("drop table identity.identifiers")  # as versions before 0.2 had it
     con.execute(f"create or replace view identity.identifiers as {identifiers.VIEW}")
     return not whole
 
