@@ -20,6 +20,10 @@ from profile_pipeline.warehouse import quote, replace_table
 
 PAIRS = "(match_key smallint, join_key_l ubigint, join_key_r ubigint)"
 """Grain: one row a pair to score; the keys are the `unique_id` of its records."""
+NOTHING_FETCHED: dict[str, Any] = {
+    "autoinstall_known_extensions": False, "autoload_known_extensions": False, "python_enable_replacements": False,
+}  # fmt: skip
+"""Settings of the database of empty tables: as in the warehouse, no query loads an extension or reads a Python variable."""
 SHOWN_FEATURES, SHOWN_PAIRS = "shown_features", "shown_pairs"
 """The relations that a scoring query reads, beside the frozen frequencies: its caller makes them views."""
 
@@ -61,7 +65,7 @@ def _scoring_query(settings_json: str, columns: tuple[tuple[str, str], ...]) -> 
     from splink import DuckDBAPI, Linker
 
     settings, types = json.loads(settings_json), dict(columns)
-    with duckdb.connect() as con, _quiet_splink():
+    with duckdb.connect(config=NOTHING_FETCHED) as con, _quiet_splink():
         api, names = DuckDBAPI(connection=con), {}
 
         def registered(table: str, definition: str) -> Any:  # noqa: ANN401
