@@ -141,11 +141,7 @@ def write_all_keys(
 
 
 def write_changed_keys(
-    work: DuckDBPyConnection,
-    rules: Sequence[BlockingRule],
-    caps: Caps,
-    features: str,
-    kept: str,
+    work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str, kept: str
 ) -> None:
     """Write `keys`: the new keys of all records in blocks that `changed` records left or joined, where they can differ.
 

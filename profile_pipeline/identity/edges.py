@@ -62,7 +62,6 @@ class Scope:
     model: Model | None
     database: str
     whole: bool
-    scoring: str = ""
 
     @property
     def matches(self) -> Model | None:
@@ -89,8 +88,9 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(changes.TABLE)
         for statement in TABLES.values():
             con.execute(statement)
-        scope = Scope(work, config, model, database_name(con), whole, _scoring_query(con, model))
-        noted = _compute(scope)
+        scope = Scope(work, config, model, database_name(con), whole)
+        scorer = _scorer(con, scope, scope.matches) if scope.matches else None
+        noted = _compute(scope, scorer)
         with transaction(con):
             _write(con, scope)
             full = mark if whole else last_full(con, "identity.edges")
@@ -116,7 +116,7 @@ def threshold_in_use(con: DuckDBPyConnection) -> float | None:
     return facts(con, "identity.edges").get("threshold")
 
 
-def _compute(scope: Scope) -> dict[str, Any]:
+def _compute(scope: Scope, scorer: Scorer | None) -> dict[str, Any]:
     """Everything new, in the scratch database; what is worth noting."""
     work = scope.work
     _find_changed(scope)
@@ -126,10 +126,8 @@ def _compute(scope: Scope) -> dict[str, Any]:
     work.execute(f"create or replace table keys {blocking.KEYS}")
     work.execute("create or replace table stale (place bigint)")
     work.execute(f"create or replace table fresh {blocking.KEYS}")
-    scorer = None
-    if model := scope.matches:
-        scorer = _scorer(scope, model)
-        noted |= _score(scope, model, scorer)
+    if scorer and scope.matches:
+        noted |= _score(scope, scope.matches, scorer)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed")
     strong.write_decided(work, scope.database)
     _write_edges(scope, threshold)
@@ -163,17 +161,16 @@ def _threshold(scope: Scope) -> float:
 # ---------------------------------------------------------------- scores
 
 
-def _scorer(scope: Scope, model: Model) -> Scorer:
+def _scorer(con: DuckDBPyConnection, scope: Scope, model: Model) -> Scorer:
     _show_features(scope)
     load_frequencies(scope.work, model.settings, model.model_id, scope.database)
-    return Scorer(scope.work, scope.scoring, model.settings, model.manifest.get("household"))
+    household = model.manifest.get("household")
+    query = _scoring_query(con, scored_settings(model.settings, household))
+    return Scorer(scope.work, query, model.settings, household)
 
 
-def _scoring_query(con: DuckDBPyConnection, model: Model | None) -> str:
+def _scoring_query(con: DuckDBPyConnection, settings: dict[str, Any]) -> str:
     """Splink's query under the active model: written once for a model, since to ask takes longer than a small change."""
-    if not (model and model.settings["comparisons"]):
-        return ""
-    settings = scored_settings(model.settings, model.manifest.get("household"))
     columns = columns_of(con, "identity.features")
     mark = fingerprint(settings, columns, splink_version())
     if built(con, "identity.scoring") != mark:
