@@ -77,6 +77,7 @@ MISTAKES = [
     ("city: town}", "citty: town}", "sources.yaml: sources.crm.attributes: unknown attribute `citty`; did you mean `city`?"),
     ("{email: mail}", "{phone: mail}", "sources.yaml: sources.crm.identifiers: unknown namespace `phone`; known: email (namespaces are declared in identity.yaml)"),
     ("  crm:", "  My-Feed:", "sources.yaml: sources.My-Feed: `My-Feed` is not a name of lower-case letters, digits and _ that starts with a letter; write `my_feed`"),
+    ("  crm:", "  event:", "sources.yaml: sources.event: is how keys of identities known from events begin; write `event_feed`"),
     ("  crm:", "  current:", "sources.yaml: sources.current: is the name of a table of our own; write `current_feed`"),
     ("  crm:", "  order:", "sources.yaml: sources.order: is a word of SQL; write `order_feed`"),
     ("  city: {type: city}", "  city: {type: town}", None),

@@ -83,6 +83,11 @@ def _check_names(config: "Config") -> list[str]:
         for name in config.sources
         if name in TAKEN_TABLES
     ]
+    if "event" in config.sources:
+        # a record key begins with its source: `event:` tells an identity known from events from a record
+        problems.append(
+            "sources.yaml: sources.event: is how keys of identities known from events begin; write `event_feed`"
+        )
     return problems
 
 
