@@ -229,7 +229,7 @@ def _write_nodes(con: DuckDBPyConnection, query: str, revision: int) -> None:
     )
     con.execute("insert into identity.clusters select record_key, profile_id, 1, false from fresh")
     con.execute(
-        f"insert into identity.membership select record_key, profile_id, {revision}, null, 'new' from fresh"
+        f"insert into identity.membership select record_key, profile_id, {revision}, null, 'new', hash(record_key) from fresh"
     )
     con.execute("drop table fresh")
     for table in ("identity.nodes", "identity.clusters", "identity.membership"):

@@ -222,6 +222,27 @@ def rows_where(table: str, condition: str, columns: str = "*") -> str:
     return f"select {columns} from {table} where rowid in (select rowid from {table} where {condition})"
 
 
+def write_differing(
+    con: DuckDBPyConnection, table: str, now: str, compared: Sequence[str], looked_at: str
+) -> None:
+    """Bring the rows of some nodes to those of the table `now`; rows that say the same stay, which costs less to log.
+
+    Both have a row a `node` at most, and no nulls in the columns compared. `looked_at` is a query of nodes: those of
+    `now`, and those whose rows are to go. Leaves temp.differing (node).
+    """
+    columns = ", ".join(compared)
+    differs = " or ".join(f"n.{column} is distinct from b.{column}" for column in compared)
+    replace_table(
+        con,
+        "temp.differing",
+        f"""select coalesce(n.node, b.node) as node, place from {now} n
+        full join (select rowid as place, node, {columns} from {table} where node in ({looked_at})) b using (node)
+        where {differs}""",
+    )
+    con.execute(f"delete from {table} where rowid in (select place from temp.differing)")
+    con.execute(f"insert into {table} by name from {now} semi join temp.differing using (node)")
+
+
 def table_exists(con: DuckDBPyConnection, table: str) -> bool:
     """Whether `schema.table` exists, as a table or a view."""
     return table_kind(con, table) is not None

@@ -73,7 +73,8 @@ def set_clusters(
         columns,
     )
     con.execute(
-        "create or replace table identity.clusters as select * exclude (kind), false as flagged from given"
+        """create or replace table identity.clusters as
+        select * exclude (kind), false as flagged, hash(record_key) as node from given"""
     )
     con.execute(
         "create or replace table identity.nodes as select record_key, split_part(record_key, ':', 1) as source, kind from given"
@@ -96,7 +97,9 @@ def set_profiles(con: DuckDBPyConnection, groups: Iterable[Iterable[str]]) -> di
     con.execute("update identity.membership set to_revision = 2 where to_revision is null")
     ids = {key: f"p_{min(group)}" for group in map(list, groups) for key in group}
     con.execute(
-        "insert into identity.membership select unnest(?::text[]), unnest(?::text[]), 1, null, 'new'",
+        """insert into identity.membership
+        select key, profile_id, 1, null, 'new', hash(key)
+        from (select unnest(?::text[]) as key, unnest(?::text[]) as profile_id)""",
         [list(ids), list(ids.values())],
     )
     touch(con, "identity.membership")
@@ -201,7 +204,10 @@ def _add_record(con: DuckDBPyConnection, fields: list[str], record: Mapping[str,
 
 def add_member(con: DuckDBPyConnection, key: str, profile_id: str, kind: str) -> None:
     """A node that belongs to a profile."""
-    con.execute("insert into identity.membership values (?, ?, 1, null, 'new')", [key, profile_id])
+    con.execute(
+        "insert into identity.membership values ($key, $profile_id, 1, null, 'new', hash($key))",
+        {"key": key, "profile_id": profile_id},
+    )
     con.execute(
         "insert into identity.nodes by name select ? as record_key, ? as source, ? as kind",
         [key, key.split(":")[0], kind],

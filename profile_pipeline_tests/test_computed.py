@@ -65,7 +65,10 @@ def prepare(con: DuckDBPyConnection, config: Config) -> None:
             con.execute("update profiles.unified set loyalty_tier = 'gold' where profile_id = ?", [person])
         for key in range(number % 3):
             record = f"{'crm' if key else 'loyalty'}:{number}"
-            con.execute("insert into identity.membership values (?, ?, 1, null, 'new')", [record, person])
+            con.execute(
+                "insert into identity.membership values (?, ?, 1, null, 'new', hash(?))",
+                [record, person, record],
+            )
             con.execute("insert into records.current by name select ? as record_key, ? as source, ? as observed_at",
                         [record, record.split(":")[0], BEGIN - number * DAY])  # fmt: skip
     touch(con, "profiles.unified", "records.current")

@@ -63,11 +63,14 @@ def rules(**matching: Any) -> Config:
 
 @dataclass(frozen=True)
 class Change:
-    """What one run brings: records written or deleted, events, decisions."""
+    """What one run brings: records written or deleted, events with what they state, decisions.
+
+    The first identifier of an event is its subject.
+    """
 
     written: dict[str, Row]
     deleted: frozenset[str]
-    events: dict[str, tuple[str, str]]
+    events: dict[str, list[tuple[str, str]]]
     decided: tuple[tuple[str, str, str], ...]
 
 
@@ -96,7 +99,13 @@ def changes_drawn(draw: st.DrawFn, most: int = 6) -> Change:
         events=draw(
             st.dictionaries(
                 st.sampled_from(["e1", "e2", "e3"]),
-                st.tuples(st.sampled_from(["mail", "token"]), st.sampled_from(["a@x.test", "t1", "t2", "z"])),
+                st.lists(
+                    st.tuples(
+                        st.sampled_from(["mail", "token"]), st.sampled_from(["a@x.test", "t1", "t2", "z"])
+                    ),
+                    min_size=1,
+                    max_size=2,
+                ),
                 max_size=2,
             )
         ),
@@ -163,13 +172,15 @@ def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
                 [key, source, identifiers(row), *(row[n] for n in FIELDS)],
             )
     replace_table(con, "records.identifiers", identifiers_query())
-    for name, (space, value) in change.events.items():
+    for name, stated in change.events.items():
+        space, value = stated[0]
+        listed = [{"namespace": s, "value": v, "raw": v} for s, v in stated]
         own = f"from records.events where event_key = {literal(name)}"
         record_changes.note(con, "nodes", f"select subject as key {own}")
         con.execute(f"delete {own}")
         con.execute(
-            "insert into records.events values (?, null, [{'namespace': ?, 'value': ?, 'raw': ?}], ?, 'stated')",
-            [name, space, value, value, f"event:{space}={value}"],
+            "insert into records.events values (?, null, ?, ?, 'stated')",
+            [name, listed, f"event:{space}={value}"],
         )
         record_changes.note(con, "nodes", f"select subject as key {own}")
     con.execute(decisions.TABLES)
@@ -307,6 +318,18 @@ def test_a_value_that_becomes_generic_counts_no_more_between_those_who_had_it() 
         Change({}, frozenset({"shop:00"}), {}, ()),
     ]
     assert_incremental_equals_full(history, rules(max_block=50))
+
+
+@pytest.mark.usefixtures("pretend")
+def test_an_identity_that_states_more_stays_with_its_holder() -> None:
+    nobody: Row = dict.fromkeys([*FIELDS, "card", "token"])
+    holder: Row = {**nobody, "given": "ann", "token": "t1"}
+    more = {"e2": [("token", "t1"), ("mail", "z@x.test")]}
+    history = [
+        Change({"crm:00": holder}, frozenset(), {"e1": [("token", "t1")]}, ()),
+        Change({}, frozenset(), more, ()),
+    ]
+    assert_incremental_equals_full(history, rules())
 
 
 @pytest.mark.usefixtures("pretend")

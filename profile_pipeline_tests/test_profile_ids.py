@@ -866,3 +866,11 @@ def test_no_change_of_marks_no_work(ledger: Ledger) -> None:
     touch(ledger.con, "identity.clusters")
     with pytest.raises(Exception, match="clusters"):
         assign_profile_ids(ledger.con, ledger.config)
+
+
+def test_a_ledger_without_numbers_of_nodes_gets_them(ledger: Ledger) -> None:
+    before = ledger.run("a b", "c")
+    ledger.con.execute("alter table identity.membership drop column node")
+    assert ledger.run("a", "c") == {key: before[key] for key in "ac"}
+    known = rows(ledger.con, "select record_key, node = hash(record_key) from identity.membership")
+    assert sorted(known) == [(key, True) for key in "abc"]

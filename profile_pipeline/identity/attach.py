@@ -8,25 +8,30 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity import changes
-from profile_pipeline.warehouse import literal, replace_table, rows_where
+from profile_pipeline.warehouse import literal, replace_table, write_differing
 
 TOUCHED = """
-    select group_node from identity.groups where node in (select node from touched)
-    union
-    select group_node from (
-        (from identity.attachments except from temp.attached) union all
-        (from temp.attached except from identity.attachments))"""
-"""Groups whose cluster is written again: they were computed afresh, or somebody joined or left them."""
+    with before as (from identity.attachments), now as (from temp.attached),
+    moved as ((from before except from now) union all (from now except from before)),
+    found as (
+        select group_node from identity.groups where node in (select node from touched)
+        union
+        select group_node from (from before union all from now)
+        where node in (select node from touched union all select node from moved)
+    )
+    from found union select node from (from before union all from now) where group_node in (from found)"""
+"""Groups whose cluster is written again: they were computed afresh, or an identity that joins or left them was, or it
+joined or left them now; and all such identities, each of which is a group of one."""
 CLUSTERS = """
     with placed as (
         select g.record_key, g.node, coalesce(a.group_node, g.group_node) as place, flagged
-        from identity.groups g left join temp.attached a using (node) {}
+        from {} g left join temp.attached a using (node)
     )
     select record_key, cluster_key, cluster_size, flagged, node
     from (select place, record_key, node from placed) join (
         select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
         from placed group by place) using (place)"""
-"""Grain: one row a node of the groups that the clause asks for."""
+"""Grain: one row a node of a table of whole groups."""
 
 
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
@@ -38,7 +43,7 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
     """
     replace_table(con, "temp.attached", _attachments_query(config))
     if whole:
-        con.execute(f"insert into identity.clusters {CLUSTERS.format('')}")
+        con.execute(f"insert into identity.clusters {CLUSTERS.format('identity.groups')}")
     else:
         _rewrite(con)
     con.execute("create or replace table identity.attachments as from temp.attached")
@@ -49,24 +54,12 @@ def _rewrite(con: DuckDBPyConnection) -> None:
     """Compute the clusters of touched groups again, and write what differs."""
     replace_table(con, "temp.groups_touched", TOUCHED)
     replace_table(
-        con,
-        "temp.rewritten",
-        """select node from temp.gone
-        union select node from identity.groups semi join temp.groups_touched using (group_node)
-        union select node from temp.attached semi join temp.groups_touched using (group_node)
-        union select node from identity.attachments semi join temp.groups_touched using (group_node)""",
+        con, "temp.rewritten", "from identity.groups where group_node in (from temp.groups_touched)"
     )
-    replace_table(con, "temp.clusters_now", CLUSTERS.format("where node in (from temp.rewritten)"))
-    before = rows_where("identity.clusters", "node in (from temp.rewritten)", "rowid as place, *")
-    replace_table(
-        con,
-        "temp.differing",
-        f"""select coalesce(n.node, b.node) as node, place from temp.clusters_now n full join ({before}) b using (node)
-        where n.cluster_key is distinct from b.cluster_key or n.cluster_size is distinct from b.cluster_size
-            or n.flagged is distinct from b.flagged""",
-    )
-    con.execute("delete from identity.clusters where rowid in (select place from temp.differing)")
-    con.execute("insert into identity.clusters from temp.clusters_now semi join temp.differing using (node)")
+    replace_table(con, "temp.clusters_now", CLUSTERS.format("temp.rewritten"))
+    looked_at = "select node from temp.gone union select node from temp.rewritten"
+    compared = ("cluster_key", "cluster_size", "flagged")
+    write_differing(con, "identity.clusters", "temp.clusters_now", compared, looked_at)
     changes.note(con, "ids", "select node from temp.differing")
     for table in ("groups_touched", "rewritten", "clusters_now", "differing"):
         con.execute(f"drop table temp.{table}")
@@ -86,11 +79,11 @@ def _attachments_query(config: Config) -> str:
             where namespace in ({listed})
                 and value_key not in (select hash(namespace, value) from identity.generic_values)
         ), held as materialized (
-            select record_key, value_key from identity.identifiers where value_key in (select value_key from lone)
+            select node, record_key, value_key from identity.identifiers where value_key in (select value_key from lone)
         )
         select lone.record_key, lone.node, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
             min(g.group_node) as group_node
-        from lone join held h using (value_key) join identity.groups g on g.node = hash(h.record_key)
+        from lone join held h using (value_key) join identity.groups g on g.node = h.node
         where h.record_key <> lone.record_key
         group by lone.record_key, lone.node
         having count(distinct g.group_node) = 1 and min(g.group_node) not in (select node from lone)"""

@@ -38,6 +38,7 @@ from profile_pipeline.warehouse import (
     scalar,
     transaction,
     upstream,
+    write_differing,
 )
 
 UNFOUND = -4.0
@@ -91,7 +92,7 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         replace_table(con, "temp.gone", changes.noted_query("clusters") + (" limit 0" if whole else ""))
         replace_table(con, "temp.touched", _touched_query(config, whole=whole))
         cut = _refine_all(con, config)
-        _write_groups(con, cut)
+        _write_groups(con, cut, whole=whole)
         attach_lone_identities(con, config, whole=whole)
         con.execute(
             "drop table touched; drop table gone; drop table numbered; drop table refined; drop table scored_links"
@@ -252,15 +253,13 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
     con.unregister("group_table")
 
 
-def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
+def _write_groups(con: DuckDBPyConnection, cut: list[Cut], *, whole: bool) -> None:
     """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest node."""
     left, right, reasons = ([part[k] for part in cut] for k in range(3))
     types = (pa.int64(), pa.int64(), pa.string())
     arrays = [pa.array(values, kind) for values, kind in zip((left, right, reasons), types, strict=True)]
     con.register("cut_table", pa.table(arrays, names=["l", "r", "reason"]))
-    again = "(select node from temp.gone union select node from touched)"
-    con.execute(f"delete from identity.cut_links where hash(left_key) in {again}")
-    con.execute(f"delete from identity.groups where node in {again}")
+    con.execute("delete from identity.cut_links where hash(left_key) in (from temp.gone)")
     con.execute(
         """insert into identity.cut_links
         select l.record_key, r.record_key, min(reason), any_value(cut_probability)
@@ -268,14 +267,20 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut]) -> None:
         group by 1, 2 order by 1, 2"""
     )
     at_limit = f"from cut_table where reason = {literal(LIMIT_BROKEN)}"
-    con.execute(
-        f"""insert into identity.groups
-        select record_key, node, component, false from touched
+    groups = f"""
+        select record_key, node, component as group_node, false as flagged from touched
         where node not in (select node from numbered semi join refined using (n))
         union all
         select record_key, node, min(node) over same, bool_or(n in (select l {at_limit} union select r {at_limit})) over same
         from numbered join refined using (n) window same as (partition by first)"""
-    )
+    if whole:
+        con.execute(f"insert into identity.groups {groups}")
+    else:
+        replace_table(con, "temp.groups_now", groups)
+        write_differing(
+            con, "identity.groups", "temp.groups_now", ("group_node", "flagged"), "from temp.gone"
+        )
+        con.execute("drop table temp.groups_now; drop table temp.differing")
     con.unregister("cut_table")
 
 

@@ -38,6 +38,7 @@ from profile_pipeline.warehouse import (
     scratch,
     transaction,
     upstream,
+    write_differing,
 )
 
 EDGES = f"""create table if not exists identity.edges (
@@ -329,24 +330,27 @@ def _find_affected(scope: Scope) -> None:
 
 
 def _find_old_edges(scope: Scope) -> None:
-    """`old_edges`: those from before that touch an affected node or a change, `stale` where `new_edges` replaces them."""
+    """`old_edges`: those from before that touch an affected node or a change, `stale` where `new_edges` replaces them.
+
+    Both ends of a link by a value of `stale_values` are affected.
+    """
     work, edges = scope.work, scope.table("edges")
-    conditions = (
-        "left_node in (from gone_or_affected)", "right_node in (from changed)", "type = 'decision'",
-        "type = 'deterministic' and value_key in (from stale_values)",
-    )  # fmt: skip
+    apart = "left_node not in (from gone_or_affected)"
     # one query a condition reads one column each, and what is not asked for is passed over
-    replace_table(
-        work, "places", " union ".join(f"select rowid as place from {edges} where {c}" for c in conditions)
+    conditions = (
+        "left_node in (from gone_or_affected)",
+        f"right_node in (from changed) and {apart} and type <> 'decision'",
+        f"type = 'decision' and {apart}",
     )
+    columns = "rowid as place, left_node, right_node, type, match_weight, accepted, closure, value_key"
+    found = " union all ".join(f"select {columns} from {edges} where {condition}" for condition in conditions)
     replace_table(
         work,
         "old_edges",
-        f"""select rowid as place, left_node, right_node, type, match_weight, accepted, closure,
+        f"""select * exclude (value_key),
             case when closure then left_node in (from gone_or_affected) else {STALE} end as stale
-        from {edges} where rowid in (from places)""",
+        from ({found})""",
     )
-    work.execute("drop table places")
 
 
 def _links_query(scope: Scope) -> str:
@@ -383,10 +387,14 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         )
         if scope.matches:
             con.execute(f"delete from identity.blocking_keys where rowid in (select place from {main}.stale)")
-        con.execute(f"delete from identity.components where node in (from {main}.gone_or_affected)")
         changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
-    con.execute(f"insert into identity.components from {main}.components")
+    if scope.whole:
+        con.execute(f"insert into identity.components from {main}.components")
+    else:
+        affected = f"from {main}.gone_or_affected"
+        write_differing(con, "identity.components", f"{main}.components", ["component"], affected)
+        con.execute("drop table temp.differing")
     if scope.matches:
         written = blocking.kept_query(f"{main}.{'keys' if scope.whole else 'fresh'}")
         con.execute(f"insert into identity.blocking_keys (rule, base, finer, unique_id) {written}")

@@ -5,7 +5,6 @@ They are suspended, not removed: the table says which and why, and a value that 
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.fields import IDENTIFYING, match_fields
-from profile_pipeline.identity.identifiers import identifiers_where
 from profile_pipeline.warehouse import literal, quote, rows_where
 
 GENERIC = "shared by more disagreeing people than generic_limit"
@@ -41,8 +40,7 @@ def generic_query(config: Config, suspects: str = "") -> str:
     if suspects:
         wide = "select record_key from carried where value_key in (from wide)"
         judged_by = rows_where("records.current", f"record_key in ({wide})")
-        contested = f"select hash(record_key) from carried where namespace in ({weaker})"
-        beside = identifiers_where(f"namespace in ({stronger}) and node in ({contested})")
+        beside += f" and node in (select hash(record_key) from carried where namespace in ({weaker}))"
     return f"""
         with carried as materialized (
             from ({_carried_query(config, f"value_key in (from {suspects})" if suspects else "")})
@@ -103,15 +101,15 @@ def _carried_query(config: Config, where: str = "") -> str:
         for name, attribute in config.attributes.items()
         if name in fields and attribute.type in IDENTIFYING and not {attribute.type, name} & covered
     ]
-    carried = identifiers_where(where) if where else "identity.identifiers"
+    few = f" and {where}" if where else ""
     return (
-        f"select record_key, namespace, value, value_key from {carried} where namespace in ({listed})"
+        f"select record_key, namespace, value, value_key from identity.identifiers where namespace in ({listed}){few}"
         + "".join(
             f""" union all select record_key, namespace, value, hash(namespace, value) as value_key
             from (
                 select record_key, hash(record_key) as node, {literal(n)} as namespace, {quote(n)} as value
                 from records.current)
-            where value is not null{f" and {where}" if where else ""}"""
+            where value is not null{few}"""
             for n in uncovered
         )
     )

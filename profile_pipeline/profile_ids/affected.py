@@ -13,53 +13,55 @@ from profile_pipeline.identity import changes
 from profile_pipeline.profile_ids.tables import MEMBERS
 from profile_pipeline.warehouse import count, replace_table
 
-PEOPLE = "bit_xor(hash(record_key)) as x, sum(hash(record_key)) as s"
-"""128 bits of a set of record keys: among a million sets, two that differ agree with odds of 1 in 10^25."""
+PEOPLE = "bit_xor(node) as x, sum(node) as s"
+"""128 bits of a set of nodes: among a million sets, two that differ agree with odds of 1 in 10^25."""
 
 
 def find_affected(con: DuckDBPyConnection, *, known: bool, everything: bool = False) -> int:
-    """Write temp.affected (record_key, cluster_key, profile_id, from_revision) and return its rows.
+    """Write temp.affected (node, record_key, cluster_key, profile_id, from_revision) and return its rows.
 
     Grain: one row a record; no cluster: it is gone, no id: it is new. `known`: what changed since the last revision
     has been noted. `everything` leaves nothing out.
     """
-    held = "select record_key, profile_id, from_revision from identity.membership where to_revision is null"
-    grouped = "select record_key, cluster_key from identity.clusters"
+    held = "select node, record_key, profile_id, from_revision from identity.membership where to_revision is null"
+    grouped = "select node, record_key, cluster_key from identity.clusters"
     if not (everything or count(con, "identity.revisions") == 0):
         replace_table(con, "temp.touched", _touched_query(known=known, pins=count(con, "identity.pins") > 0))
-        held += " and hash(profile_id) in (select profile from touched)"
-        grouped += " where hash(cluster_key) in (select cluster from touched)"
+        held += " and profile_id in (select profile_id from touched)"
+        grouped += " where cluster_key in (select cluster_key from touched)"
     found = replace_table(
-        con, "temp.affected", f"select * from ({held}) full join ({grouped}) using (record_key)"
+        con, "temp.affected", f"select * from ({held}) full join ({grouped}) using (node, record_key)"
     )
     con.execute("drop table if exists touched")
     return found
 
 
 def _touched_query(*, known: bool, pins: bool) -> str:
-    """Ids and clusters without a twin, as hashes: numbers join faster, and those that share one are touched together.
+    """Ids and clusters without a twin (profile_id, cluster_key).
 
     With pins, also the ids and clusters that a pin pulls apart.
     """
     query = _noted_query() if known else _compared_query()
-    pulled = f"select hash(profile_id), hash(cluster_key) from ({_pulled_query()})"
-    return f"{query} union all {pulled}" if pins else query
+    return f"{query} union all from ({_pulled_query()})" if pins else query
 
 
 def _noted_query() -> str:
     """Ids and clusters of the records whose cluster was written again."""
     return f"""
         with noted as ({changes.noted_query("ids")})
-        select hash(profile_id) as profile, null as cluster from ({MEMBERS}) where hash(record_key) in (from noted)
-        union all select null, hash(cluster_key) from identity.clusters where hash(record_key) in (from noted)"""
+        select profile_id, null as cluster_key from identity.membership
+        where node in (from noted) and to_revision is null
+        union all select null, cluster_key from identity.clusters where node in (from noted)"""
 
 
 def _compared_query() -> str:
     """Ids and clusters that have not the same records."""
     return f"""
-        with profiles as (select hash(profile_id) as profile, {PEOPLE} from ({MEMBERS}) group by profile),
-        clusters as (select hash(cluster_key) as cluster, {PEOPLE} from identity.clusters group by cluster)
-        select profile, cluster from profiles full join clusters using (x, s) where profile is null or cluster is null"""
+        with profiles as (
+            select profile_id, {PEOPLE} from identity.membership where to_revision is null group by profile_id
+        ), clusters as (select cluster_key, {PEOPLE} from identity.clusters group by cluster_key)
+        select profile_id, cluster_key from profiles full join clusters using (x, s)
+        where profile_id is null or cluster_key is null"""
 
 
 def _pulled_query() -> str:

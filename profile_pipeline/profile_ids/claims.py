@@ -98,7 +98,7 @@ def _claim(con: DuckDBPyConnection, claims: list[Claim]) -> None:
 def _unclaimed_query() -> str:
     """Grain: one row a record of a cluster that no living id claims."""
     return """
-        select record_key, cluster_key from affected
+        select node, record_key, cluster_key from affected
         where cluster_key is not null and cluster_key not in (select cluster_key from claimed)"""
 
 
@@ -115,7 +115,7 @@ def _revivals(con: DuckDBPyConnection) -> list[Claim]:
                 and profile_id not in (select profile_id from claimed)
         ), met as (
             select u.cluster_key, r.*, count(*) as n
-            from unclaimed u join identity.membership m using (record_key)
+            from unclaimed u join identity.membership m using (node)
             join retired r on r.profile_id = m.profile_id and r.retired_revision = m.to_revision group by all
         ), sizes as (
             select m.profile_id, count(*) as size from identity.membership m

@@ -32,7 +32,7 @@ def changes_something(con: DuckDBPyConnection) -> bool:
 def _shift_query(config: Config) -> str:
     """Grain: one row an affected record. `how` its cluster has its id: kept (revived included) or minted."""
     return f"""
-        select record_key, a.profile_id as old_id, n.profile_id as new_id, how, {pseudonymous(config)} as pseudonymous
+        select node, record_key, a.profile_id as old_id, n.profile_id as new_id, how, {pseudonymous(config)} as pseudonymous
         from affected a left join (
             select cluster_key, profile_id, 'kept' as how from claimed
             union all select cluster_key, profile_id, 'minted' from minted) n using (cluster_key)"""

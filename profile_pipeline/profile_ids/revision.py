@@ -80,7 +80,7 @@ def _register_minted(con: DuckDBPyConnection, revision: int) -> None:
 def _move_records(con: DuckDBPyConnection, revision: int) -> None:
     con.execute(
         """update identity.membership m set to_revision = ? from temp.shift s
-        where m.to_revision is null and m.record_key = s.record_key and s.old_id is distinct from s.new_id""",
+        where m.to_revision is null and m.node = s.node and s.old_id is distinct from s.new_id""",
         [revision],
     )
     con.execute(
@@ -89,7 +89,8 @@ def _move_records(con: DuckDBPyConnection, revision: int) -> None:
             case when old_id is null then 'new'
                 when old_id in (select profile_id from temp.retiring) then 'merged'
                 when how = 'minted' or new_id in (select profile_id from temp.reviving) then 'split'
-                else 'moved' end
+                else 'moved' end,
+            node
         from temp.shift where new_id is not null and old_id is distinct from new_id""",
         [revision],
     )

@@ -18,7 +18,7 @@ create table if not exists identity.registry (
     retired_revision integer, reason text, birth_record_key text not null {PLAIN}, generation integer not null);
 create table if not exists identity.membership (
     record_key text not null {PLAIN}, profile_id text not null {PLAIN}, from_revision integer not null, to_revision integer,
-    cause text not null);
+    cause text not null, node ubigint);
 create table if not exists identity.redirects (
     profile_id text primary key, successor text not null, revision integer not null);
 create table if not exists identity.profile_events (
@@ -35,6 +35,7 @@ ADDED = {
     "identity.revisions": "rules text, threshold double, generic_values ubigint[], decision_id bigint,"
     " approved boolean, profile_count bigint, record_count bigint",
     "identity.profile_events": "cause text",
+    "identity.membership": "node ubigint",
 }
 """Columns that the first ledgers did not have."""
 
@@ -52,6 +53,8 @@ def create_tables(con: DuckDBPyConnection) -> None:
         for column in columns.split(", "):
             if (table, column.split(" ")[0]) not in known:
                 con.execute(f"alter table {table} add column {column}")
+                if column == "node ubigint":
+                    con.execute(f"update {table} set node = hash(record_key)")
 
 
 def final_redirects_query() -> str:
