@@ -6,8 +6,8 @@
 Each measurement runs in a process of its own: this project from current records to published profile ids; Splink with
 its library comparisons as it ships them; and lean Splink (no retained columns, threshold at prediction), both with
 training, on the same rows, blocking keys and threads. `--incremental` delivers 0.1 %, 1 % and 10 % of the records as
-a change after a full run, and asserts that the result equals a full rebuild; the change is taken in three times, and
-the middle one counts. Results are kept by number of records.
+a change after a full run, and asserts that the result equals a full rebuild; both are run three times in turn, and
+the middle ones count. Results are kept by number of records.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from profile_pipeline.warehouse import connect, literal, rows, run_lock
 
 SHARES = (0.001, 0.01, 0.1)
 LIMIT = 7200.0
-CHANGES = 3
-"""How often a change is taken in: on a shared machine single runs differ by a quarter."""
+RUNS = 3
+"""How often a full run and a change are measured: on a shared machine single runs differ by a quarter."""
 SYSTEMS = {
     "profile-pipeline": "ours",
     "splink, same rules, defaults": "uncapped",
@@ -178,23 +178,25 @@ def with_links(work: Path, name: str) -> None:
 
 
 def compare_incremental(folder: Path, temporary: Path, shares: Sequence[float]) -> dict[str, Any]:
-    """A full run, then a change of each share, once as a change and once as a full rebuild under the same model."""
+    """A full run with training, then a change of each share, as a change and as a rebuild under the same model."""
     found = []
     for share in shares:
         work = temporary / f"share-{share}"
-        before = _step("before", folder, work, share)
-        runs = [_step("change", folder, work, share) for _ in range(CHANGES)]
-        change = sorted(runs, key=_total)[CHANGES // 2]
+        befores, runs = [], []
+        for _ in range(RUNS):
+            befores.append(_step("before", folder, work, share))
+            runs.append(_step("change", folder, work, share))
+        before, change = (sorted(measured, key=_total)[RUNS // 2] for measured in (befores, runs))
         whole = _step("rebuild", folder, work, share)
-        full, took = _total(whole), _total(change)
+        full, took = _total(before), _total(change)
         found.append(
             {
                 "share": share, **change["changed"], "equal": _equal(work), "full_seconds": full,
-                "full_with_training_seconds": _total(before),
+                "full_runs": [_total(run) for run in befores], "rebuild_seconds": _total(whole),
                 "incremental_seconds": took, "incremental_runs": [_total(run) for run in runs],
                 "ratio": round(took / full, 4),
-                "seconds": {"incremental": change["seconds"], "full": whole["seconds"]},
-                "peak_rss_mb": {"incremental": change["peak_rss_mb"], "full": whole["peak_rss_mb"]},
+                "seconds": {"incremental": change["seconds"], "full": before["seconds"], "rebuild": whole["seconds"]},
+                "peak_rss_mb": {"incremental": change["peak_rss_mb"], "full": before["peak_rss_mb"]},
             }
         )  # fmt: skip
         print(json.dumps(found[-1]), flush=True)

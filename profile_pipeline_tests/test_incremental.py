@@ -234,6 +234,8 @@ class PretendScorer:
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edges, "Scorer", PretendScorer)
     monkeypatch.setattr(edges, "estimate_missed", lambda *_: [])
+    # among few records a tenth is one: keys would be put together every time, never be kept apart
+    monkeypatch.setattr(blocking, "MOVED_SHARE", 1.0)
 
 
 def examples(number: int) -> Callable[[Any], Any]:

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.identity.fields import FIELDS, match_fields
-from profile_pipeline.warehouse import replace_table, rows, rows_where, scalar
+from profile_pipeline.warehouse import count, replace_table, rows, rows_where, scalar, table_kind
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,22 @@ KEYS = "(rule utinyint not null, base ubigint not null, key ubigint, unique_id u
 KEPT = """(rule utinyint not null, base ubigint not null, finer ubigint, unique_id ubigint not null,
     key ubigint generated always as (if(finer is null, base, nullif(finer, 0))) virtual)"""
 """The same as it is kept: nearly all keys in use are the base, so only others are written (`finer`; 0 where dropped)."""
+KEPT_COLUMNS = "rule, base, finer, unique_id"
+TABLES = {
+    "settled_keys": f"create table if not exists identity.settled_keys {KEPT}",
+    "moved_keys": f"create table if not exists identity.moved_keys {KEPT}",
+    "moved_records": "create table if not exists identity.moved_records (unique_id ubigint not null)",
+}
+"""Keys of all records when they were last put together; keys of the records that changed since; and which these are.
+
+To take few rows out of millions costs more than all else a small change does with its keys, so that waits.
+"""
+VIEW = """create or replace view identity.blocking_keys as
+    select rule, base, finer, unique_id, key from identity.settled_keys
+    where unique_id not in (from identity.moved_records)
+    union all select rule, base, finer, unique_id, key from identity.moved_keys"""
+MOVED_SHARE = 0.1
+"""Share of the records whose keys may be kept apart, before all are put together again."""
 
 
 def usable_rules(fields: set[str]) -> list[BlockingRule]:
@@ -141,27 +157,26 @@ def write_all_keys(
 
 
 def write_changed_keys(
-    work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str, kept: str
+    work: DuckDBPyConnection, rules: Sequence[BlockingRule], caps: Caps, features: str, identity: str
 ) -> None:
     """Write `keys`: the new keys of all records in blocks that `changed` records left or joined, where they can differ.
 
-    `kept` is the table of keys from before. Adds to `changed` (unique_id) the records whose own key changed because
-    their block grew over a cap or shrank below it; `keys` holds all keys of every changed record. Leaves `others`, the
-    rows from before in blocks of theirs, `stale`, the rows of `kept` (place) to take away, and `fresh`, those to put in.
+    `identity` is the schema with the keys from before. Adds to `changed` (unique_id) the records whose own key changed
+    because their block grew over a cap or shrank below it; `keys` holds all keys of every changed record. Leaves
+    `others`, the rows from before of other records in the same blocks.
     """
     work.execute(f"create or replace table keys {KEYS}")
     replace_table(work, "own_features", rows_where(features, "unique_id in (from changed)"))
     own = (f"({_base_query(number, rule, 'own_features')})" for number, rule in enumerate(rules))
     work.execute(f"insert into keys {' union all '.join(own)}")
-    _find_rows(work, kept)
+    _find_others(work, identity)
     if _regroup(work, rules, caps, features):
-        of_rekeyed = f"from {kept} semi join rekeyed using (unique_id)"
+        of_rekeyed = f"from {identity}.blocking_keys semi join rekeyed using (unique_id)"
         work.execute(
             f"insert into keys select rule, base, key, unique_id {of_rekeyed} anti join keys using (base, unique_id)"
         )
         work.execute("insert into changed from rekeyed; drop table rekeyed")
-        _find_rows(work, kept)
-    _leave_equal_rows(work)
+        _find_others(work, identity)
     work.execute("drop table own_features")
 
 
@@ -190,38 +205,56 @@ def kept_query(keys: str) -> str:
     return f"select rule, base, if(key = base, null, coalesce(key, 0)), unique_id from {keys}"
 
 
-def _find_rows(work: DuckDBPyConnection, kept: str) -> None:
-    """Write `stale` and `others`: rows from before of `changed` records, and of others in blocks of theirs, old and new."""
+def _find_others(work: DuckDBPyConnection, identity: str) -> None:
+    """Write `others`: rows from before of records that did not change, in blocks that `changed` ones are in or left.
+
+    A block that somebody left matters only where it was refined: in others nothing is different for those who stay.
+    """
     replace_table(
         work,
-        "stale",
-        f"select rowid as place, base, key, unique_id from {kept} where unique_id in (from changed)",
+        "bases",
+        f"""select base from keys union
+        select base from {identity}.blocking_keys where finer is not null and unique_id in (from changed)""",
     )
-    replace_table(work, "bases", "select base from keys union select base from stale")
-    # not by row id, as few rows are read otherwise: these are many, and come from everywhere
+    # not through the view: whose keys moved is asked of the few rows that are found, not of all
+    found = "base in (from bases) and unique_id not in (from changed)"
     replace_table(
         work,
         "others",
-        f"select rule, base, key, unique_id from {kept} where base in (from bases) and unique_id not in (from changed)",
+        f"""select rule, base, key, unique_id from {identity}.settled_keys
+        where {found} and unique_id not in (from {identity}.moved_records)
+        union all select rule, base, key, unique_id from {identity}.moved_keys where {found}""",
     )
     work.execute("drop table bases")
 
 
-def _leave_equal_rows(work: DuckDBPyConnection) -> None:
-    """Write `fresh`, the new keys of changed records, and take out of it and of `stale` what is the same in both."""
-    replace_table(
-        work,
-        "equal",
-        """select place, base, unique_id from stale s join keys k using (base, unique_id)
-        where s.key is not distinct from k.key""",
+def create_tables(con: DuckDBPyConnection, *, afresh: bool) -> None:
+    """Make what keeps the keys, where it is missing or is to be written anew."""
+    if table_kind(con, "identity.blocking_keys") == "BASE TABLE":
+        con.execute("drop table identity.blocking_keys")  # as versions before 0.2 had it
+    for statement in TABLES.values():
+        con.execute(
+            statement.replace("create table if not exists", "create or replace table")
+            if afresh
+            else statement
+        )
+    con.execute(VIEW)
+
+
+def keep_keys(con: DuckDBPyConnection, keys: str, changed: str) -> None:
+    """Keep the keys of changed records (`keys` has those of others as well), apart from all others while they are few."""
+    con.execute(f"delete from identity.moved_keys where unique_id in (from {changed})")
+    kept = kept_query(f"{keys} semi join {changed} using (unique_id)")
+    con.execute(f"insert into identity.moved_keys ({KEPT_COLUMNS}) {kept}")
+    con.execute(
+        f"insert into identity.moved_records from {changed} where unique_id not in (from identity.moved_records)"
     )
-    replace_table(work, "stale", "select place from stale anti join equal using (place)")
-    replace_table(
-        work,
-        "fresh",
-        "select rule, base, key, unique_id from keys semi join changed using (unique_id) anti join equal using (base, unique_id)",
-    )
-    work.execute("drop table equal")
+    if count(con, "identity.moved_records") > MOVED_SHARE * count(con, "identity.features"):
+        con.execute("delete from identity.settled_keys where unique_id in (from identity.moved_records)")
+        con.execute(
+            f"insert into identity.settled_keys ({KEPT_COLUMNS}) select {KEPT_COLUMNS} from identity.moved_keys"
+        )
+        con.execute("delete from identity.moved_keys; delete from identity.moved_records")
 
 
 def _base_query(number: int, rule: BlockingRule, features: str, met: str = "") -> str:

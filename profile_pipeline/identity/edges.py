@@ -45,11 +45,10 @@ EDGES = f"""create table if not exists identity.edges (
     left_key text not null {PLAIN}, right_key text not null {PLAIN}, type text not null, namespace text, strength integer not null,
     match_weight double, match_probability double, evidence text, model_id text, accepted boolean not null,
     closure boolean not null, value_key ubigint, left_node ubigint not null, right_node ubigint not null)"""
-KEYS = f"create table if not exists identity.blocking_keys {blocking.KEPT}"
 COMPONENTS = (
     "create table if not exists identity.components (node ubigint not null, component ubigint not null)"
 )
-TABLES = {"edges": EDGES, "blocking_keys": KEYS, "components": COMPONENTS}
+TABLES = {"edges": EDGES, "components": COMPONENTS}
 NEW_PAIRS = "a.unique_id <> b.unique_id and (a.unique_id < b.unique_id or b.unique_id not in (from changed))"
 """Both sides are looked up from the changed one; a pair of two changed records is seen from one side only."""
 
@@ -89,6 +88,7 @@ def build_edges(con: DuckDBPyConnection, config: Config) -> None:
         con.execute(changes.TABLE)
         for statement in TABLES.values():
             con.execute(statement)
+        blocking.create_tables(con, afresh=False)
         scope = Scope(work, config, model, database_name(con), whole)
         scorer = _scorer(con, scope, scope.matches) if scope.matches else None
         noted = _compute(scope, scorer)
@@ -125,8 +125,6 @@ def _compute(scope: Scope, scorer: Scorer | None) -> dict[str, Any]:
     noted: dict[str, Any] = {"threshold": threshold}
     work.execute(f"create or replace table scored {SCORED}")
     work.execute(f"create or replace table keys {blocking.KEYS}")
-    work.execute("create or replace table stale (place bigint)")
-    work.execute(f"create or replace table fresh {blocking.KEYS}")
     if scorer and scope.matches:
         noted |= _score(scope, scope.matches, scorer)
     strong.write_shared(work, scope.config, scope.database, "" if scope.whole else "changed")
@@ -218,8 +216,8 @@ def _block(scope: Scope, model: Model) -> dict[str, Any]:
 
 
 def _block_changed(scope: Scope, rules: list[blocking.BlockingRule], caps: blocking.Caps) -> None:
-    work, kept = scope.work, scope.table("blocking_keys")
-    blocking.write_changed_keys(work, rules, caps, scope.table("features"), kept)
+    work = scope.work
+    blocking.write_changed_keys(work, rules, caps, scope.table("features"), f"{scope.database}.identity")
     around = """(
         select key, unique_id, rule from others anti join keys using (base, unique_id)
         union all select key, unique_id, rule from keys)"""
@@ -381,12 +379,11 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
     if scope.whole:
         for statement in TABLES.values():
             con.execute(statement.replace("create table if not exists", "create or replace table"))
+        blocking.create_tables(con, afresh=True)
     else:
         con.execute(
             f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"
         )
-        if scope.matches:
-            con.execute(f"delete from identity.blocking_keys where rowid in (select place from {main}.stale)")
         changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
     if scope.whole:
@@ -395,9 +392,11 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
         affected = f"from {main}.gone_or_affected"
         write_differing(con, "identity.components", f"{main}.components", ["component"], affected)
         con.execute("drop table temp.differing")
-    if scope.matches:
-        written = blocking.kept_query(f"{main}.{'keys' if scope.whole else 'fresh'}")
-        con.execute(f"insert into identity.blocking_keys (rule, base, finer, unique_id) {written}")
+    if scope.matches and scope.whole:
+        written = blocking.kept_query(f"{main}.keys")
+        con.execute(f"insert into identity.settled_keys ({blocking.KEPT_COLUMNS}) {written}")
+    elif scope.matches:
+        blocking.keep_keys(con, f"{main}.keys", f"{main}.changed")
     changes.forget(con, "edges")
 
 
