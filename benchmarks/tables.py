@@ -191,8 +191,8 @@ def incremental_table(found: Json) -> str:
         [
             f"{by_size['records']:,}", f"{row['share']:.1%}",
             f"{row['new']:,} / {row['changed']:,} / {row['deleted']:,}", f"{row['incremental_seconds']:.1f}",
-            f"{row['full_with_training_seconds']:.1f}", f"{row['full_seconds']:.1f}",
-            f"{row['incremental_seconds'] / row['full_with_training_seconds']:.0%}", "yes" if row["equal"] else "no",
+            f"{row['full_seconds']:.1f}", f"{row['rebuild_seconds']:.1f}", f"{row['ratio']:.1%}",
+            "yes" if row["equal"] else "no",
         ]
         for by_size in found.values()
         for row in by_size.get("incremental", [])

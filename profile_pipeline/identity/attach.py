@@ -14,14 +14,19 @@ TOUCHED = """
     with before as (from identity.attachments), now as (from temp.attached),
     moved as ((from before except from now) union all (from now except from before)),
     found as (
-        select group_node from identity.groups where node in (select node from touched)
+        select group_node from temp.groups_now
         union
         select group_node from (from before union all from now)
-        where node in (select node from touched union all select node from moved)
+        where node in (select node from temp.groups_now union all select node from moved)
     )
     from found union select node from (from before union all from now) where group_node in (from found)"""
 """Groups whose cluster is written again: they were computed afresh, or an identity that joins or left them was, or it
 joined or left them now; and all such identities, each of which is a group of one."""
+MEMBERS = """
+    from temp.groups_now union all
+    select record_key, node, group_node, flagged from identity.groups
+    where group_node in (from temp.groups_touched except select group_node from temp.groups_now)"""
+"""All nodes of these groups; a group that was computed afresh is in temp.groups_now as a whole."""
 CLUSTERS = """
     with placed as (
         select g.record_key, g.node, coalesce(a.group_node, g.group_node) as place, flagged
@@ -37,9 +42,9 @@ CLUSTERS = """
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
     """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
 
-    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone` and `touched`,
-    the nodes whose group may have changed. Nodes that have another cluster than before, or one that grew, shrank or
-    was flagged, are noted for the ledger.
+    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone`, the nodes whose
+    group may have changed, and `groups_now`, the groups that were computed afresh. Nodes that have another cluster than
+    before, or one that grew, shrank or was flagged, are noted for the ledger.
     """
     replace_table(con, "temp.attached", _attachments_query(config))
     if whole:
@@ -53,9 +58,7 @@ def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bo
 def _rewrite(con: DuckDBPyConnection) -> None:
     """Compute the clusters of touched groups again, and write what differs."""
     replace_table(con, "temp.groups_touched", TOUCHED)
-    replace_table(
-        con, "temp.rewritten", "from identity.groups where group_node in (from temp.groups_touched)"
-    )
+    replace_table(con, "temp.rewritten", MEMBERS)
     replace_table(con, "temp.clusters_now", CLUSTERS.format("temp.rewritten"))
     looked_at = "select node from temp.gone union select node from temp.rewritten"
     compared = ("cluster_key", "cluster_size", "flagged")

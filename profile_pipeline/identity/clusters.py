@@ -94,9 +94,8 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         cut = _refine_all(con, config)
         _write_groups(con, cut, whole=whole)
         attach_lone_identities(con, config, whole=whole)
-        con.execute(
-            "drop table touched; drop table gone; drop table numbered; drop table refined; drop table scored_links"
-        )
+        for name in ("touched", "gone", "numbered", "refined", "scored_links", "groups_now"):
+            con.execute(f"drop table if exists temp.{name}")
         changes.forget(con, "clusters")
         full = mark if whole else last_full(con, "identity.clusters")
         noted = {
@@ -254,7 +253,10 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
 
 
 def _write_groups(con: DuckDBPyConnection, cut: list[Cut], *, whole: bool) -> None:
-    """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest node."""
+    """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest node.
+
+    Leaves temp.groups_now, the groups that were computed afresh, where it is not all of them.
+    """
     left, right, reasons = ([part[k] for part in cut] for k in range(3))
     types = (pa.int64(), pa.int64(), pa.string())
     arrays = [pa.array(values, kind) for values, kind in zip((left, right, reasons), types, strict=True)]
@@ -280,7 +282,7 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut], *, whole: bool) -> No
         write_differing(
             con, "identity.groups", "temp.groups_now", ("group_node", "flagged"), "from temp.gone"
         )
-        con.execute("drop table temp.groups_now; drop table temp.differing")
+        con.execute("drop table temp.differing")
     con.unregister("cut_table")
 
 
