@@ -76,19 +76,19 @@ KEPT = """(rule utinyint not null, base ubigint not null, finer ubigint, unique_
     key ubigint generated always as (if(finer is null, base, nullif(finer, 0))) virtual)"""
 """The same as it is kept: nearly all keys in use are the base, so only others are written (`finer`; 0 where dropped)."""
 KEPT_COLUMNS = "rule, base, finer, unique_id"
-TABLES = {
-    "settled_keys": f"create table if not exists identity.settled_keys {KEPT}",
-    "moved_keys": f"create table if not exists identity.moved_keys {KEPT}",
-    "moved_records": "create table if not exists identity.moved_records (unique_id ubigint not null)",
-}
+TABLES = f"""
+create table if not exists identity.settled_keys {KEPT};
+create table if not exists identity.moved_keys {KEPT};
+create table if not exists identity.moved_records (unique_id ubigint not null);
+create view if not exists identity.blocking_keys as
+    select rule, base, finer, unique_id, key from identity.settled_keys
+    where unique_id not in (from identity.moved_records)
+    union all select rule, base, finer, unique_id, key from identity.moved_keys;
+"""
 """Keys of all records when they were last put together; keys of the records that changed since; and which these are.
 
 To take few rows out of millions costs more than all else a small change does with its keys, so that waits.
 """
-VIEW = """create or replace view identity.blocking_keys as
-    select rule, base, finer, unique_id, key from identity.settled_keys
-    where unique_id not in (from identity.moved_records)
-    union all select rule, base, finer, unique_id, key from identity.moved_keys"""
 MOVED_SHARE = 0.1
 """Share of the records whose keys may be kept apart, before all are put together again."""
 
@@ -232,13 +232,7 @@ def create_tables(con: DuckDBPyConnection, *, afresh: bool) -> None:
     """Make what keeps the keys, where it is missing or is to be written anew."""
     if table_kind(con, "identity.blocking_keys") == "BASE TABLE":
         con.execute("drop table identity.blocking_keys")  # as versions before 0.2 had it
-    for statement in TABLES.values():
-        con.execute(
-            statement.replace("create table if not exists", "create or replace table")
-            if afresh
-            else statement
-        )
-    con.execute(VIEW)
+    con.execute(TABLES.replace("create table if not exists", "create or replace table") if afresh else TABLES)
 
 
 def keep_keys(con: DuckDBPyConnection, keys: str, changed: str) -> None:
