@@ -252,13 +252,12 @@ def table_kind(con: DuckDBPyConnection, table: str) -> str | None:
     """BASE TABLE or VIEW, None when there is no `schema.table`."""
     schema, name = table.split(".")
     # information_schema.tables says the same, and takes ten times as long to do so
-    named = "schema_name = $schema and {} = $name and database_name = current_database()"
-    return scalar(
-        con,
-        f"""select 'BASE TABLE' from duckdb_tables() where {named.format("table_name")}
-        union all select 'VIEW' from duckdb_views() where {named.format("view_name")}""",
-        {"schema": schema, "name": name},
-    )
+    listings = {"BASE TABLE": ("duckdb_tables()", "table_name"), "VIEW": ("duckdb_views()", "view_name")}
+    for kind, (listing, column) in listings.items():
+        named = f"schema_name = ? and {column} = ? and database_name = current_database()"
+        if scalar(con, f"select true from {listing} where {named}", [schema, name]):
+            return kind
+    return None
 
 
 def columns_of(con: DuckDBPyConnection, table: str) -> dict[str, str]:
@@ -318,7 +317,9 @@ def mark_built(con: DuckDBPyConnection, name: str, mark: str, noted: dict[str, A
 
 def continues(con: DuckDBPyConnection, table: str, base: str) -> bool:
     """Whether a table was last written by this code under the same rules, so that only changes have to be looked at."""
-    return bool(base) and built(con, table) is not None and facts(con, table).get("base") == base
+    by_this_code = "select facts from state.built where name = ? and code = ?"
+    noted = scalar(con, by_this_code, [table, code_version()])
+    return bool(base and noted) and json.loads(noted).get("base") == base
 
 
 def last_full(con: DuckDBPyConnection, table: str) -> str:
