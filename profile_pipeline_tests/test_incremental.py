@@ -99,13 +99,15 @@ def changes_drawn(draw: st.DrawFn, most: int = 6) -> Change:
         events=draw(
             st.dictionaries(
                 st.sampled_from(["e1", "e2", "e3"]),
-                # tokens only beside the first: one more value of a limited namespace can break the limit where it is attached
-                st.tuples(
+                # tokens alone come together: beside one, a value of a limited namespace can break the limit where it is attached
+                st.one_of(
                     st.tuples(
-                        st.sampled_from(["mail", "token"]), st.sampled_from(["a@x.test", "t1", "t2", "z"])
+                        st.tuples(
+                            st.sampled_from(["mail", "token"]), st.sampled_from(["a@x.test", "t1", "t2", "z"])
+                        )
                     ),
-                    st.sampled_from([[], [], [("token", "t1")], [("token", "t2")]]),
-                ).map(lambda drawn: [drawn[0], *drawn[1]]),
+                    st.tuples(*[st.tuples(st.just("token"), st.sampled_from(["t1", "t2"]))] * 2),
+                ).map(list),
                 max_size=2,
             )
         ),
