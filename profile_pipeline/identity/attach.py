@@ -69,6 +69,37 @@ def _rewrite(con: DuckDBPyConnection) -> None:
 
 
 def _attachments_query(config: Config) -> str:
+    """Grain: one row an identity that joins its holder: the only one, and no limit of a namespace would break.
+
+    Identities that would together bring a group more values than it may have stay apart, all of those that bring one
+    it does not hold: nobody can tell which of them belongs.
+    """
+    most = {name: space.unique for name, space in config.namespaces.items() if space.unique}
+    cases = " ".join(f"when {literal(name)} then {limit}" for name, limit in most.items())
+    limited = f"""
+        namespace in ({", ".join(map(literal, most)) or "null"})
+        and value_key not in (select hash(namespace, value) from identity.generic_values)"""
+    return f"""
+        with found as materialized ({_only_holders_query(config)}),
+        stated as materialized (
+            select node, group_node, namespace, value_key
+            from (select node, group_node from found) join identity.subject_identifiers using (node) where {limited}
+        ), members as materialized (
+            select node, group_node from identity.groups where group_node in (select group_node from stated)
+        ), held as materialized (
+            select distinct group_node, namespace, value_key
+            from (from identity.identifiers where {limited} and node in (select node from members)) join members using (node)
+        ), brought as (from stated anti join held using (group_node, value_key)),
+        crowded as (
+            select group_node, namespace from (
+                from held union all select group_node, namespace, value_key from brought)
+            group by all having count(distinct value_key) > case namespace {cases or "when '' then 0"} end
+        )
+        from found where node not in (select node from brought semi join crowded using (group_node, namespace))"""
+
+
+def _only_holders_query(config: Config) -> str:
+    """Grain: one row an identity whose identifiers exactly one other group holds."""
     spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
     listed = ", ".join(map(literal, spaces)) or "null"
     return f"""
