@@ -217,7 +217,8 @@ def replace_plain(con: DuckDBPyConnection, table: str, query: str, plain: Collec
 def rows_where(table: str, condition: str, columns: str = "*") -> str:
     """Few rows of a large table, as a query that reads the others only for the condition.
 
-    For a semi join DuckDB reads every column of every row; for row ids it passes over what it does not need.
+    For a semi join DuckDB may read every column of every row; for row ids it passes over what it does not need. Where few
+    columns are asked for, a plain condition takes less time.
     """
     return f"select {columns} from {table} where rowid in (select rowid from {table} where {condition})"
 

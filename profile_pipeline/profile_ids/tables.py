@@ -53,8 +53,8 @@ def create_tables(con: DuckDBPyConnection) -> None:
         for column in columns.split(", "):
             if (table, column.split(" ")[0]) not in known:
                 con.execute(f"alter table {table} add column {column}")
-                if column == "node ubigint":
-                    con.execute(f"update {table} set node = hash(record_key)")
+    if (MEMBERSHIP, "node") not in known:
+        con.execute("update identity.membership set node = hash(record_key)")
 
 
 def final_redirects_query() -> str:
