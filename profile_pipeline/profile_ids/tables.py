@@ -53,8 +53,7 @@ def create_tables(con: DuckDBPyConnection) -> None:
         for column in columns.split(", "):
             if (table, column.split(" ")[0]) not in known:
                 con.execute(f"alter table {table} add column {column}")
-    if (MEMBERSHIP, "node") not in known:
-        con.execute("update identity.membership set node = hash(record_key)")
+    con.execute("update identity.membership set node = hash(record_key) where node is null")
 
 
 def final_redirects_query() -> str:
