@@ -224,24 +224,29 @@ def rows_where(table: str, condition: str, columns: str = "*") -> str:
 
 
 def write_differing(
-    con: DuckDBPyConnection, table: str, now: str, compared: Sequence[str], looked_at: str
+    con: DuckDBPyConnection,
+    table: str,
+    now: str,
+    compared: Sequence[str],
+    looked_at: str,
+    differing: str = "temp.differing",
 ) -> None:
     """Bring the rows of some nodes to those of the table `now`; rows that say the same stay, which costs less to log.
 
     Both have a row a `node` at most, and no nulls in the columns compared. `looked_at` is a query of nodes: those of
-    `now`, and those whose rows are to go. Leaves temp.differing (node).
+    `now`, and those whose rows are to go. Leaves a table of the nodes that differ (node, and the columns compared as they were).
     """
     columns = ", ".join(compared)
     differs = " or ".join(f"n.{column} is distinct from b.{column}" for column in compared)
     replace_table(
         con,
-        "temp.differing",
-        f"""select coalesce(n.node, b.node) as node, place from {now} n
+        differing,
+        f"""select coalesce(n.node, b.node) as node, b.* exclude (node) from {now} n
         full join (select rowid as place, node, {columns} from {table} where node in ({looked_at})) b using (node)
         where {differs}""",
     )
-    con.execute(f"delete from {table} where rowid in (select place from temp.differing)")
-    con.execute(f"insert into {table} by name from {now} semi join temp.differing using (node)")
+    con.execute(f"delete from {table} where rowid in (select place from {differing})")
+    con.execute(f"insert into {table} by name from {now} semi join {differing} using (node)")
 
 
 def table_exists(con: DuckDBPyConnection, table: str) -> bool:

@@ -99,7 +99,7 @@ def flawed(person: Person, draw: random.Random) -> Person:
 def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[DuckDBPyConnection]:
     with connect(path, memory="1GiB", threads=2) as con:
         columns = "".join(f", {name} text" for name in rules.attributes)
-        con.execute(f"create table records.current (record_key text, source text{columns})")
+        con.execute(f"create table records.current (record_key text, node ubigint, source text{columns})")
         con.execute("create table raw.batches (batch integer, as_of timestamptz)")
         con.execute(
             "create table identity.identifiers (record_key text, source text, namespace text, value text,"
@@ -107,12 +107,12 @@ def warehouse(path: Path, people: dict[str, Person], rules: Config) -> Iterator[
         )
         con.execute("create table identity.subject_identifiers as from identity.identifiers")
         con.execute("create table identity.generic_values (namespace text, value text, reason text)")
-        marks = ", ".join("?" for _ in range(len(rules.attributes) + 2))
-        values = [[k, k.split(":")[0], *(p.get(n) for n in rules.attributes)] for k, p in people.items()]
+        marks = ", ".join("?" for _ in range(len(rules.attributes) + 1))
+        values = [[k, k, k.split(":")[0], *(p.get(n) for n in rules.attributes)] for k, p in people.items()]
         if values:
-            con.executemany(f"insert into records.current values ({marks})", values)
+            con.executemany(f"insert into records.current values (?, hash(?), {marks})", values)
         con.execute(
-            "create table identity.nodes as select record_key, source, 'record' as kind, hash(record_key) as node"
+            "create table identity.nodes as select record_key, source, 'record' as kind, node"
             " from records.current"
         )
         yield con
@@ -381,10 +381,10 @@ def test_a_score_depends_on_the_two_records_only(tmp_path):
     with warehouse(tmp_path / "w.duckdb", people, config()) as con:
         match(con, config())
         before = {row[:2]: row[2] for row in rows(con, query)}
-        marks = ", ".join("?" for _ in range(len(TYPES) + 2))
+        marks = ", ".join("?" for _ in range(len(TYPES) + 1))
         con.executemany(
-            f"insert into records.current values ({marks})",
-            [[key, "crm", *(person[n] for n in TYPES)] for key, person in others.items()],
+            f"insert into records.current values (?, hash(?), {marks})",
+            [[key, key, "crm", *(person[n] for n in TYPES)] for key, person in others.items()],
         )
         con.execute(
             """insert into identity.nodes select record_key, 'crm', 'record', hash(record_key)

@@ -126,7 +126,7 @@ def warehouse(path: Path, config: Config) -> Iterator[DuckDBPyConnection]:
     with connect(path, memory="512MiB", threads=1) as con:
         columns = "".join(f", {name} text" for name in FIELDS)
         con.execute(
-            f"""create table records.current (record_key text, source text, observed_at timestamptz,
+            f"""create table records.current (record_key text, node ubigint, source text, observed_at timestamptz,
                 identifiers struct(namespace text, value text, raw text)[]{columns});
             create table records.events (event_key text, occurred_at timestamptz,
                 identifiers struct(namespace text, value text, raw text)[], subject text, attribution text);
@@ -169,8 +169,8 @@ def apply(con: DuckDBPyConnection, change: Change, step: int) -> None:
         if key not in change.deleted:
             source = key.split(":")[0]
             con.execute(
-                f"insert into records.current values (?, ?, null, ?{', ?' * len(FIELDS)})",
-                [key, source, identifiers(row), *(row[n] for n in FIELDS)],
+                f"insert into records.current values (?, hash(?), ?, null, ?{', ?' * len(FIELDS)})",
+                [key, key, source, identifiers(row), *(row[n] for n in FIELDS)],
             )
     replace_table(con, "records.identifiers", identifiers_query())
     for name, stated in change.events.items():

@@ -13,17 +13,20 @@ from profile_pipeline.warehouse import literal, replace_table, write_differing
 TOUCHED = """
     with before as (from identity.attachments), now as (from temp.attached),
     moved as ((from before except from now) union all (from now except from before)),
-    found as (
-        select group_node from temp.groups_now
+    differing as (
+        select group_node from temp.groups_differing where group_node is not null
+        union select group_node from temp.groups_now semi join temp.groups_differing using (node)
+    ), found as (
+        from differing
         union
         select group_node from (from before union all from now)
-        where node in (select node from temp.groups_now union all select node from moved)
+        where node in (from differing union all select node from moved)
     )
     from found union select node from (from before union all from now) where group_node in (from found)"""
-"""Groups whose cluster is written again: they were computed afresh, or an identity that joins or left them was, or it
-joined or left them now; and all such identities, each of which is a group of one."""
+"""Groups whose cluster is written again: they differ, or an identity that joins or left them does, or it joined or left
+them now; and all such identities, each of which is a group of one."""
 MEMBERS = """
-    from temp.groups_now union all
+    from temp.groups_now where group_node in (from temp.groups_touched) union all
     select record_key, node, group_node, flagged from identity.groups
     where group_node in (from temp.groups_touched except select group_node from temp.groups_now)"""
 """All nodes of these groups; a group that was computed afresh is in temp.groups_now as a whole."""
@@ -37,16 +40,24 @@ CLUSTERS = """
         select place, min(record_key) as cluster_key, count(*) as cluster_size, bool_or(flagged) as flagged
         from placed group by place) using (place)"""
 """Grain: one row a node of a table of whole groups."""
+NOTED = """
+    with moved as (
+        select cluster_key from temp.differing where cluster_key is not null
+        union select cluster_key from temp.clusters_now semi join temp.differing using (node)
+    )
+    select node from temp.differing union all select node from temp.clusters_now where cluster_key in (from moved)"""
+"""All nodes of clusters, before and now, in which any differs. One that does not has the same cluster in both."""
 
 
 def attach_lone_identities(con: DuckDBPyConnection, config: Config, *, whole: bool) -> None:
     """Write identity.attachments (grain: one row an identity that found its holder) and identity.clusters.
 
-    Cookies and devices are never attached: whose they are is decided event by event. Reads `gone`, the nodes whose
-    group may have changed, and `groups_now`, the groups that were computed afresh. Nodes that have another cluster than
-    before, or one that grew, shrank or was flagged, are noted for the ledger.
+    Cookies and devices are never attached: whose they are is decided event by event. Reads `groups_now`, the groups that
+    were computed afresh, and `groups_differing`, the nodes that differ with their group before. A cluster that lost or
+    gained a node, or was flagged, is noted for the ledger with all its nodes, before and now.
     """
-    replace_table(con, "temp.attached", _attachments_query(config))
+    replace_table(con, "temp.attached", _only_holders_query(config))
+    _leave_crowding(con, config)
     if whole:
         con.execute(f"insert into identity.clusters {CLUSTERS.format('identity.groups')}")
     else:
@@ -60,42 +71,44 @@ def _rewrite(con: DuckDBPyConnection) -> None:
     replace_table(con, "temp.groups_touched", TOUCHED)
     replace_table(con, "temp.rewritten", MEMBERS)
     replace_table(con, "temp.clusters_now", CLUSTERS.format("temp.rewritten"))
-    looked_at = "select node from temp.gone union select node from temp.rewritten"
+    looked_at = "select node from temp.groups_differing union select node from temp.rewritten"
     compared = ("cluster_key", "cluster_size", "flagged")
     write_differing(con, "identity.clusters", "temp.clusters_now", compared, looked_at)
-    changes.note(con, "ids", "select node from temp.differing")
+    changes.note(con, "ids", NOTED)
     for table in ("groups_touched", "rewritten", "clusters_now", "differing"):
         con.execute(f"drop table temp.{table}")
 
 
-def _attachments_query(config: Config) -> str:
-    """Grain: one row an identity that joins its holder: the only one, and no limit of a namespace would break.
+def _leave_crowding(con: DuckDBPyConnection, config: Config) -> None:
+    """Take out of temp.attached whoever would bring a group more values of a limited namespace than it may have.
 
-    Identities that would together bring a group more values than it may have stay apart, all of those that bring one
-    it does not hold: nobody can tell which of them belongs.
+    Of several that together would, all that bring a value it does not hold: nobody can tell which of them belongs.
     """
     most = {name: space.unique for name, space in config.namespaces.items() if space.unique}
     cases = " ".join(f"when {literal(name)} then {limit}" for name, limit in most.items())
     limited = f"""
         namespace in ({", ".join(map(literal, most)) or "null"})
         and value_key not in (select hash(namespace, value) from identity.generic_values)"""
-    return f"""
-        with found as materialized ({_only_holders_query(config)}),
-        stated as materialized (
-            select node, group_node, namespace, value_key
-            from (select node, group_node from found) join identity.subject_identifiers using (node) where {limited}
-        ), members as materialized (
-            select node, group_node from identity.groups where group_node in (select group_node from stated)
-        ), held as materialized (
-            select distinct group_node, namespace, value_key
-            from (from identity.identifiers where {limited} and node in (select node from members)) join members using (node)
-        ), brought as (from stated anti join held using (group_node, value_key)),
-        crowded as (
-            select group_node, namespace from (
-                from held union all select group_node, namespace, value_key from brought)
-            group by all having count(distinct value_key) > case namespace {cases or "when '' then 0"} end
+    stated = f"""
+        select node, group_node, namespace, value_key
+        from (select node, group_node from temp.attached) join identity.subject_identifiers using (node) where {limited}"""
+    if replace_table(con, "temp.stated", stated):
+        con.execute(
+            f"""delete from temp.attached where node in (
+            with members as materialized (
+                select node, group_node from identity.groups where group_node in (select group_node from stated)
+            ), held as materialized (
+                select distinct group_node, namespace, value_key
+                from (from identity.identifiers where {limited} and node in (select node from members)) join members using (node)
+            ), brought as (from stated anti join held using (group_node, value_key)),
+            crowded as (
+                select group_node, namespace from (
+                    from held union all select group_node, namespace, value_key from brought)
+                group by all having count(distinct value_key) > case namespace {cases or "when '' then 0"} end
+            )
+            select node from brought semi join crowded using (group_node, namespace))"""
         )
-        from found where node not in (select node from brought semi join crowded using (group_node, namespace))"""
+    con.execute("drop table temp.stated")
 
 
 def _only_holders_query(config: Config) -> str:

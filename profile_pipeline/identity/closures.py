@@ -12,6 +12,8 @@ from profile_pipeline.identity.components import MOST_IN_PIECE, Ints, connected,
 from profile_pipeline.warehouse import replace_table, scalar
 
 CLOSED = "not found by blocking; compared because others link both"
+UNFOUND = "(low ubigint not null, high ubigint not null, place ubigint)"
+"""Grain: one row a pair inside a piece that no blocking rule found, by its nodes."""
 
 
 def write_components(work: DuckDBPyConnection, links: str) -> None:
@@ -41,8 +43,12 @@ def write_components(work: DuckDBPyConnection, links: str) -> None:
     work.unregister("labels")
 
 
-def write_pairs(work: DuckDBPyConnection, known: str) -> None:
-    """Write `unfound`: the pairs of matched records inside one piece that are not among the known ones."""
+def write_pairs(work: DuckDBPyConnection, known: str, before: str) -> None:
+    """Write `unfound`: the pairs of matched records inside one piece that are not among the known ones.
+
+    `before` gives edges that hold as they are (place, left_node, right_node): their pairs have that place. `unscored` are
+    the others.
+    """
     left, right, weight = _arrays(work)
     size = scalar(work, "select count(*) from numbered")
     _register(work, pieces(left, right, weight, size))
@@ -54,35 +60,19 @@ def write_pairs(work: DuckDBPyConnection, known: str) -> None:
         join numbered using (n) join features on unique_id = node""",
     )
     work.unregister("labels")
-    replace_table(
-        work,
-        "unfound",
-        f"""select 0 as match_key, a.unique_id as join_key_l, b.unique_id as join_key_r
-        from piece_members a join piece_members b on a.label = b.label and a.unique_id < b.unique_id
-        anti join (
-            select least(left_node, right_node) as low, greatest(left_node, right_node) as high from ({known})
-        ) k on k.low = a.unique_id and k.high = b.unique_id""",
+    ends = "least(left_node, right_node) as low, greatest(left_node, right_node) as high"
+    work.execute(
+        f"""insert into unfound select low, high, place from (
+            select a.unique_id as low, b.unique_id as high
+            from piece_members a join piece_members b on a.label = b.label and a.unique_id < b.unique_id
+        ) anti join (select {ends} from ({known})) using (low, high)
+        left join (select place, {ends} from ({before})) using (low, high)"""
+    )
+    work.execute(
+        """create or replace view unscored as
+        select 0 as match_key, low as join_key_l, high as join_key_r from unfound where place is null"""
     )
     work.execute("drop table piece_members; drop table numbered_links")
-
-
-def keep_scored(work: DuckDBPyConnection) -> None:
-    """Leave out of `unfound` the pairs that are closures already, and let their edges stay: `old_edges` replaces fewer.
-
-    Under one model the score of two records that did not change is what it was.
-    """
-    replace_table(
-        work,
-        "scored_before",
-        """select place, join_key_l, join_key_r from unfound join (
-            select place, least(left_node, right_node) as low, greatest(left_node, right_node) as high
-            from old_edges where closure and stale
-                and left_node not in (from changed) and right_node not in (from changed)
-        ) on low = join_key_l and high = join_key_r""",
-    )
-    work.execute("update old_edges set stale = false where place in (select place from scored_before)")
-    replace_table(work, "unfound", "from unfound anti join scored_before using (join_key_l, join_key_r)")
-    work.execute("drop table scored_before")
 
 
 def _arrays(work: DuckDBPyConnection) -> tuple[Ints, Ints, np.ndarray]:

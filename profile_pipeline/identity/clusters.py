@@ -94,7 +94,15 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         cut = _refine_all(con, config)
         _write_groups(con, cut, whole=whole)
         attach_lone_identities(con, config, whole=whole)
-        for name in ("touched", "gone", "numbered", "refined", "scored_links", "groups_now"):
+        for name in (
+            "touched",
+            "gone",
+            "numbered",
+            "refined",
+            "scored_links",
+            "groups_now",
+            "groups_differing",
+        ):
             con.execute(f"drop table if exists temp.{name}")
         changes.forget(con, "clusters")
         full = mark if whole else last_full(con, "identity.clusters")
@@ -215,7 +223,7 @@ def limited_query(bounds: dict[str, int], members: str) -> str:
     fields = [name.removeprefix("field:") for name in bounds if name.startswith("field:")]
     differing = "".join(
         f""" union all select n, {literal(f"field:{name}")}, {quote(name)}::text
-            from records.current join {members} using (record_key) where {quote(name)} is not null"""
+            from records.current join {members} using (node) where {quote(name)} is not null"""
         for name in fields
     )
     return f"""
@@ -255,7 +263,8 @@ def _register_groups(con: DuckDBPyConnection, groups: list[list[int]]) -> None:
 def _write_groups(con: DuckDBPyConnection, cut: list[Cut], *, whole: bool) -> None:
     """identity.groups (grain: one row a node): who belongs together by links; a group is named by its smallest node.
 
-    Leaves temp.groups_now, the groups that were computed afresh, where it is not all of them.
+    Where not all are computed afresh, leaves temp.groups_now, those that are, and temp.groups_differing, the nodes that
+    differ with their group before.
     """
     left, right, reasons = ([part[k] for part in cut] for k in range(3))
     types = (pa.int64(), pa.int64(), pa.string())
@@ -279,10 +288,10 @@ def _write_groups(con: DuckDBPyConnection, cut: list[Cut], *, whole: bool) -> No
         con.execute(f"insert into identity.groups {groups}")
     else:
         replace_table(con, "temp.groups_now", groups)
+        compared, looked_at = ("group_node", "flagged"), "from temp.gone"
         write_differing(
-            con, "identity.groups", "temp.groups_now", ("group_node", "flagged"), "from temp.gone"
+            con, "identity.groups", "temp.groups_now", compared, looked_at, "temp.groups_differing"
         )
-        con.execute("drop table temp.differing")
     con.unregister("cut_table")
 
 

@@ -135,13 +135,12 @@ def _compute(scope: Scope, scorer: Scorer | None) -> dict[str, Any]:
         _find_old_edges(scope)
     closures.write_components(work, _links_query(scope))
     work.execute(f"create or replace table closed {SCORED}")
+    work.execute(f"create or replace table unfound {closures.UNFOUND}")
     if scorer:
         _show_features(scope)
-        closures.write_pairs(work, _known_query(scope))
-        if not scope.whole:
-            closures.keep_scored(work)
-        _show_features(scope, "unfound")
-        scorer.score("unfound", "closed")
+        closures.write_pairs(work, _known_query(scope), _held_query(scope))
+        _show_features(scope, "unscored")
+        scorer.score("unscored", "closed")
     _add_closures(scope, threshold)
     return noted
 
@@ -190,15 +189,20 @@ def _score(scope: Scope, model: Model, scorer: Scorer) -> dict[str, Any]:
 
 
 def _show_features(scope: Scope, pairs: str = "") -> None:
-    """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs."""
+    """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs.
+
+    These are then in `involved`, with their keys.
+    """
     shown = scope.table("features")
     if pairs:
         ends = f"select join_key_l from {pairs} union all select join_key_r from {pairs}"
         # where they are, not what they are: Splink takes its own copy of what it looks at
         replace_table(
-            scope.work, "involved", f"select rowid as place from {shown} where unique_id in ({ends})"
+            scope.work,
+            "involved",
+            f"select rowid as place, unique_id, record_key from {shown} where unique_id in ({ends})",
         )
-        shown += " where rowid in (from involved)"
+        shown += " where rowid in (select place from involved)"
     scope.work.execute(f"create or replace view features as select * from {shown}")
 
 
@@ -252,13 +256,17 @@ def _write_edges(scope: Scope, threshold: float) -> None:
         names = [rule.name for rule in scope.model.rules(scope.config)] if scope.model else []
         listed = ", ".join(literal(f"found by {name}") for name in names)
         evidence = f"[{listed}][match_key + 1]" if names else "'found by an own rule'"
-        work.execute(
-            f"insert into new_edges {_edges_query(scope, 'scored', threshold, evidence, closure=False)}"
-        )
+        records = "features" if scope.whole else "involved"
+        work.execute(f"insert into new_edges {_edges_query(scope, 'scored', records, threshold, evidence)}")
 
 
-def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, closure: bool) -> str:
-    """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold."""
+def _edges_query(
+    scope: Scope, scored: str, records: str, threshold: float, evidence: str, *, closure: bool = False
+) -> str:
+    """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold.
+
+    `records` is a table with the keys of all that were scored.
+    """
     band = scope.config.identity.matching.hysteresis
     model_id = scope.model.model_id if scope.model else ""
     before = f"""select hash(left_key), hash(right_key) from {scope.table("edges")}
@@ -268,7 +276,7 @@ def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, 
     )
     return f"""
         with ends as (
-            select unique_id, record_key from features
+            select unique_id, record_key from {records}
             where unique_id in (select unnest([join_key_l, join_key_r]) from {scored})
         ), named as (
             select least(l.record_key, r.record_key) as left_key, greatest(l.record_key, r.record_key) as right_key,
@@ -284,15 +292,14 @@ def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, 
 def _add_closures(scope: Scope, threshold: float) -> None:
     if scope.matches:
         evidence = literal(closures.CLOSED)
-        scope.work.execute(
-            f"insert into new_edges {_edges_query(scope, 'closed', threshold, evidence, closure=True)}"
-        )
+        edges = _edges_query(scope, "closed", "involved", threshold, evidence, closure=True)
+        scope.work.execute(f"insert into new_edges {edges}")
 
 
 STALE = """not closure and (
     (type = 'probabilistic' and (left_node in (from changed) or right_node in (from changed)))
     or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision')"""
-"""Condition: edges from before that `new_edges` replaces; closures inside affected components are looked at afterwards."""
+"""Condition: edges from before that `new_edges` replaces, closures apart."""
 
 
 def _find_affected(scope: Scope) -> None:
@@ -330,7 +337,8 @@ def _find_affected(scope: Scope) -> None:
 def _find_old_edges(scope: Scope) -> None:
     """`old_edges`: those from before that touch an affected node or a change, `stale` where `new_edges` replaces them.
 
-    Both ends of a link by a value of `stale_values` are affected.
+    Closures are stale here, unless they turn out to hold as they are (`unfound`). Both ends of a link by a value of
+    `stale_values` are affected.
     """
     work, edges = scope.work, scope.table("edges")
     apart = "left_node not in (from gone_or_affected)"
@@ -370,6 +378,14 @@ def _known_query(scope: Scope) -> str:
         where type = 'probabilistic' and left_node in (from affected) and not closure and not stale"""
 
 
+def _held_query(scope: Scope) -> str:
+    """Closures of two records that did not change: under one model they score what they did (place, left_node, right_node)."""
+    if scope.whole:
+        return "select null as place, left_node, right_node from new_edges limit 0"
+    return """select place, left_node, right_node from old_edges
+        where closure and stale and left_node not in (from changed) and right_node not in (from changed)"""
+
+
 # ---------------------------------------------------------------- the warehouse
 
 
@@ -381,9 +397,9 @@ def _write(con: DuckDBPyConnection, scope: Scope) -> None:
             con.execute(statement.replace("create table if not exists", "create or replace table"))
         blocking.create_tables(con, afresh=True)
     else:
-        con.execute(
-            f"delete from identity.edges where rowid in (select place from {main}.old_edges where stale)"
-        )
+        held = f"select place from {main}.unfound where place is not null"
+        gone = f"select place from {main}.old_edges where stale and place not in ({held})"
+        con.execute(f"delete from identity.edges where rowid in ({gone})")
         changes.note(con, "clusters", f"from {main}.gone_or_affected")
     con.execute(f"insert into identity.edges from {main}.new_edges")
     if scope.whole:

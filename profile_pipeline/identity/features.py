@@ -136,7 +136,7 @@ def _matched(config: Config, *, whole: bool) -> str:
     matched = f"source in ({sources})"
     if whole:
         return f"(from records.current where {matched})"
-    return f"({rows_where('records.current', f'{matched} and hash(record_key) in (from temp.changed)')})"
+    return f"({rows_where('records.current', f'{matched} and node in (from temp.changed)')})"
 
 
 def _unsuspended(name: str, kind: str) -> str:

@@ -38,17 +38,19 @@ def generic_query(config: Config, suspects: str = "") -> str:
     )
     beside, judged_by = f"from identity.identifiers where namespace in ({stronger})", "from records.current"
     if suspects:
-        wide = "select record_key from carried where value_key in (from wide)"
-        judged_by = rows_where("records.current", f"record_key in ({wide})")
-        beside += f" and node in (select hash(record_key) from carried where namespace in ({weaker}))"
+        judged_by = rows_where(
+            "records.current", "node in (select node from carried where value_key in (from wide))"
+        )
+        beside += f" and node in (select node from carried where namespace in ({weaker}))"
     return f"""
         with carried as materialized (
+            select node, namespace, value_key
             from ({_carried_query(config, f"value_key in (from {suspects})" if suspects else "")})
         ), beside as ({beside}),
         wide as (select value_key from carried group by all having count(*) > {limit}),
         judged as (
             select namespace, value_key, count(*) as record_count, {people} as people_count, {literal(GENERIC)} as reason
-            from (from carried where value_key in (from wide)) join ({judged_by}) c using (record_key)
+            from (from carried where value_key in (from wide)) join ({judged_by}) c using (node)
             group by namespace, value_key having {people} > {limit}
             union all {_contested_query(config)}
         ), suspended as materialized (
@@ -56,7 +58,8 @@ def generic_query(config: Config, suspects: str = "") -> str:
             qualify row_number() over (partition by value_key order by reason desc, people_count desc) = 1
         )
         select namespace, value, record_count, people_count, reason from suspended join (
-            select value_key, min(value) as value from carried semi join suspended using (value_key) group by value_key
+            select value_key, min(value) as value
+            from ({_carried_query(config, "value_key in (select value_key from suspended)")}) group by value_key
         ) using (value_key)"""
 
 
@@ -77,9 +80,9 @@ def _contested_query(config: Config) -> str:
     Such a value cannot tell whose it is: it links nobody and counts for no limit. Matching still sees it.
     """
     found = [
-        f"""select v.namespace, v.value_key, count(distinct v.record_key) as record_count,
+        f"""select v.namespace, v.value_key, count(distinct v.node) as record_count,
             count(distinct u.value_key) as people_count, {literal(CONTESTED)} as reason
-        from carried v join beside u using (record_key)
+        from carried v join beside u using (node)
         where v.namespace = {literal(name)} and u.namespace = {literal(stronger)}
         group by v.namespace, v.value_key having count(distinct u.value_key) > {most}"""
         for name, stronger, most in _ranked_pairs(config)
@@ -88,10 +91,7 @@ def _contested_query(config: Config) -> str:
 
 
 def _carried_query(config: Config, where: str = "") -> str:
-    """Grain: one row a record and identifying value: (record_key, namespace, value, value_key), of all or a few.
-
-    The condition may ask for the node and for what the query gives.
-    """
+    """Grain: one row a record and identifying value: (node, namespace, value, value_key), of all or those of a condition."""
     linking = [name for name, space in config.namespaces.items() if space.kind == "person"]
     listed = ", ".join(map(literal, linking)) or "null"
     covered = {space.type for space in config.namespaces.values()} | set(linking)
@@ -103,11 +103,11 @@ def _carried_query(config: Config, where: str = "") -> str:
     ]
     few = f" and {where}" if where else ""
     return (
-        f"select record_key, namespace, value, value_key from identity.identifiers where namespace in ({listed}){few}"
+        f"select node, namespace, value, value_key from identity.identifiers where namespace in ({listed}){few}"
         + "".join(
-            f""" union all select record_key, namespace, value, hash(namespace, value) as value_key
+            f""" union all
             from (
-                select record_key, hash(record_key) as node, {literal(n)} as namespace, {quote(n)} as value
+                select node, {literal(n)} as namespace, {quote(n)} as value, hash(namespace, value) as value_key
                 from records.current)
             where value is not null{few}"""
             for n in uncovered

@@ -35,13 +35,14 @@ from profile_pipeline.warehouse import (
 PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_namespaces)"
 """Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
-    select coalesce(n.node, o.node) as node, coalesce(n.record_key, o.record_key) as record_key
-    from temp.nodes_now n full join ({}) o using (node) where n.content is distinct from o.content"""
-RESTATED = "record_key in (from temp.restated)"
-"""Whether a record or an identity known from events was written again, expired or came back."""
-RESTATED_NODES = rows_where("identity.nodes", "node in (select hash(record_key) from temp.restated)")
+    select node from temp.nodes_now n full join (select node, content from identity.nodes {}) o using (node)
+    where n.content is distinct from o.content"""
+RESTATED = "where node in (from temp.restated)"
+"""Records and identities known from events that were written again, expired or came back."""
 EXPIRY_CHANGED = """
-    (from temp.expired_now except from identity.expired) union all (from identity.expired except from temp.expired_now)"""
+    select hash(record_key) from (
+        (from temp.expired_now except from identity.expired) union all (from identity.expired except from temp.expired_now)
+    )"""
 FLIPPED = """
     (select namespace, value, reason from temp.generic_now except select namespace, value, reason from identity.generic_values)
     union all
@@ -89,27 +90,25 @@ def _restate_records(con: DuckDBPyConnection) -> bool:
     if not written or written != facts(con, "identity.nodes").get("records"):
         return False
     con.execute(record_changes.TABLE)
-    con.execute(f"insert into temp.restated {record_changes.noted_query(record_changes.RECORDS)}")
+    noted = record_changes.noted_query(record_changes.RECORDS)
+    con.execute(f"insert into temp.restated select hash(key) from ({noted})")
     return True
 
 
 def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     """Write what changed; notes nodes that differ, and those with a value that became generic or is so no more."""
     replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
-    before = RESTATED_NODES if looked_at else "from identity.nodes"
-    replace_table(con, "temp.nodes_changed", CHANGED.format(before))
-    con.execute("delete from identity.nodes where node in (select node from temp.nodes_changed)")
+    replace_table(con, "temp.nodes_changed", CHANGED.format(looked_at))
+    con.execute("delete from identity.nodes where node in (from temp.nodes_changed)")
     con.execute("insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (node)")
-    require_distinct(con, "where node in (select node from temp.nodes_changed)")
-    replace_table(con, "temp.suspects", suspects_query(config, "select node from temp.nodes_changed"))
+    require_distinct(con, "where node in (from temp.nodes_changed)")
+    replace_table(con, "temp.suspects", suspects_query(config, "from temp.nodes_changed"))
     replace_table(con, "temp.generic_now", generic_query(config, "temp.suspects"))
     if replace_table(con, "temp.flipped", FLIPPED):
-        con.execute(
-            f"insert into temp.nodes_changed select hash(record_key), record_key from ({_carriers_query(config)})"
-        )
+        con.execute(f"insert into temp.nodes_changed {_carriers_query(config)}")
     replace_table(con, "identity.generic_values", "from temp.generic_now")
     for stage in ("features", "edges"):
-        changes.note(con, stage, "select node from temp.nodes_changed")
+        changes.note(con, stage, "from temp.nodes_changed")
     for table in ("nodes_now", "nodes_changed", "suspects", "generic_now", "flipped"):
         con.execute(f"drop table temp.{table}")
 
@@ -121,7 +120,7 @@ def require_distinct(con: DuckDBPyConnection, new: str = "") -> None:
 
 
 def _carriers_query(config: Config) -> str:
-    """Grain: one row a node and value of temp.flipped that it carries, as an identifier or in a match field."""
+    """Grain: one row a node (`node`) and value of temp.flipped that it carries, as an identifier or in a match field."""
     fields = {
         f
         for found in match_fields(config).values()
@@ -129,9 +128,9 @@ def _carriers_query(config: Config) -> str:
         if config.attributes[f].type in IDENTIFYING
     }
     return (
-        "select record_key from identity.identifiers where value_key in (select hash(namespace, value) from flipped)"
+        "select node from identity.identifiers where value_key in (select hash(namespace, value) from flipped)"
         + "".join(
-            f" union all select record_key from records.current where {quote(f)} in (select value from flipped)"
+            f" union all select node from records.current where {quote(f)} in (select value from flipped)"
             for f in sorted(fields)
         )
     )
@@ -143,7 +142,7 @@ def _write_identifiers(con: DuckDBPyConnection, config: Config) -> bool:
     True where temp.restated has every identity known from events that may be another node than before.
     """
     _person_namespaces(con, config)
-    con.execute("create or replace temp table restated (record_key text)")
+    con.execute("create or replace temp table restated (node ubigint)")
     base = fingerprint(last_full(con, "records.events"), sorted(config.namespaces), duckdb.__version__)
     mark = fingerprint(upstream(con, ["records.events"]), base)
     whole = not continues(con, "identity.subject_identifiers", base)
@@ -178,7 +177,7 @@ def _write_subjects(con: DuckDBPyConnection, *, whole: bool) -> None:
         replace_table(con, "temp.events_of_subjects", rows_where("records.events", noted, looked_at))
         con.execute("delete from identity.subject_identifiers where record_key in (from temp.noted_subjects)")
         con.execute(f"insert into identity.subject_identifiers by name {query}")
-        con.execute("insert into temp.restated from temp.noted_subjects")
+        con.execute("insert into temp.restated select hash(key) from temp.noted_subjects")
         con.execute("drop table noted_subjects; drop table events_of_subjects")
 
 
@@ -199,16 +198,19 @@ def _nodes_query(config: Config, looked_at: str = "") -> str:
     `content` is a hash of all that links, limits or is compared: two nodes with equal content act alike.
     """
     content = ", ".join(["source", "identifiers", *map(quote, _looked_at(config))])
-    where = f"where {looked_at}" if looked_at else ""
-    records = f"({rows_where('records.current', looked_at)})" if looked_at else "records.current"
+    records = (
+        f"({rows_where('records.current', looked_at.removeprefix('where '))})"
+        if looked_at
+        else "records.current"
+    )
     return f"""
         with stated as (
-            select record_key, sum(value_key::hugeint) as held from (from identity.subject_identifiers {where})
-            where record_key not in (from identity.expired) group by record_key
+            select record_key, node, sum(value_key::hugeint) as held from (from identity.subject_identifiers {looked_at})
+            where record_key not in (from identity.expired) group by record_key, node
         )
-        select record_key, source, 'record' as kind, hash({content}) as content, hash(record_key) as node from {records}
+        select record_key, source, 'record' as kind, hash({content}) as content, node from {records}
         union all
-        select record_key, 'event', if({PERSON}, 'person', 'pseudonymous'), hash('event', held), hash(record_key)
+        select record_key, 'event', if({PERSON}, 'person', 'pseudonymous'), hash('event', held), node
         from stated"""
 
 

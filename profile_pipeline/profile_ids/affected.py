@@ -4,7 +4,8 @@ An id and a cluster are the same people when the same records are in both. Such 
 outside can claim the id or the cluster, so leaving it out changes no result. Cost follows what is left.
 
 After a revision all are islands. So when clusters were only brought up to date since, the records whose cluster was
-written again tell what to look at; when all were computed afresh, ids and clusters are compared.
+written again tell what to look at, all records of it before and now; when all were computed afresh, ids and clusters
+are compared.
 """
 
 from duckdb import DuckDBPyConnection
@@ -27,8 +28,8 @@ def find_affected(con: DuckDBPyConnection, *, known: bool, everything: bool = Fa
     grouped = "select node, record_key, cluster_key from identity.clusters"
     if not (everything or count(con, "identity.revisions") == 0):
         replace_table(con, "temp.touched", _touched_query(known=known, pins=count(con, "identity.pins") > 0))
-        held += " and profile_id in (select profile_id from touched)"
-        grouped += " where cluster_key in (select cluster_key from touched)"
+        held += " and node in (from touched)"
+        grouped += " where node in (from touched)"
     found = replace_table(
         con, "temp.affected", f"select * from ({held}) full join ({grouped}) using (node, record_key)"
     )
@@ -37,25 +38,23 @@ def find_affected(con: DuckDBPyConnection, *, known: bool, everything: bool = Fa
 
 
 def _touched_query(*, known: bool, pins: bool) -> str:
-    """Ids and clusters without a twin (profile_id, cluster_key).
-
-    With pins, also the ids and clusters that a pin pulls apart.
-    """
-    query = _noted_query() if known else _compared_query()
-    return f"{query} union all from ({_pulled_query()})" if pins else query
+    """Nodes of the ids and clusters without a twin; with pins, also of those that a pin pulls apart."""
+    query = changes.noted_query("ids") if known else _nodes_query(_compared_query())
+    return f"{query} union {_nodes_query(_pulled_query())}" if pins else query
 
 
-def _noted_query() -> str:
-    """Ids and clusters of the records whose cluster was written again."""
+def _nodes_query(found: str) -> str:
+    """Nodes of ids and clusters (profile_id, cluster_key; either may be missing)."""
     return f"""
-        with noted as ({changes.noted_query("ids")})
-        select profile_id, null as cluster_key from identity.membership
-        where node in (from noted) and to_revision is null
-        union all select null, cluster_key from identity.clusters where node in (from noted)"""
+        select node from identity.membership
+        where to_revision is null and profile_id in (select profile_id from ({found}) where profile_id is not null)
+        union
+        select node from identity.clusters
+        where cluster_key in (select cluster_key from ({found}) where cluster_key is not null)"""
 
 
 def _compared_query() -> str:
-    """Ids and clusters that have not the same records."""
+    """Ids and clusters that have not the same records (profile_id, cluster_key)."""
     return f"""
         with profiles as (
             select profile_id, {PEOPLE} from identity.membership where to_revision is null group by profile_id

@@ -63,16 +63,16 @@ def _overlap_query(weight: str) -> str:
                 coalesce(share, 0) as share, coalesce(joined, 0) as joined
             from shared full join pinned p using (cluster_key, profile_id)
         )
-        select c.*, created_revision, count(*) over (partition by cluster_key) as ids,
-            count(*) over (partition by profile_id) as parts
-        from claims c join identity.registry using (profile_id)"""
+        select *, count(*) over (partition by cluster_key) as ids, count(*) over (partition by profile_id) as parts
+        from claims"""
 
 
 def _disputed(con: DuckDBPyConnection) -> list[Claim]:
     """Ids that meet in a cluster or are spread over several, strongest claim first."""
     return rows(
         con,
-        """select cluster_key, profile_id from overlap where ids > 1 or parts > 1
+        """select cluster_key, profile_id from overlap join identity.registry using (profile_id)
+        where ids > 1 or parts > 1
         order by pinned desc, weight desc, share desc, created_revision, profile_id, joined, cluster_key""",
     )
 

@@ -2,7 +2,7 @@
 
 from duckdb import DuckDBPyConnection
 
-from profile_pipeline.warehouse import PLAIN, rows
+from profile_pipeline.warehouse import PLAIN, columns_of
 
 MEMBERSHIP = "identity.membership"
 PENDING = "identity.pending_changes"
@@ -43,15 +43,10 @@ ADDED = {
 def create_tables(con: DuckDBPyConnection) -> None:
     """Make the ledger where there is none, and add what an older one lacks: its history cannot be made again."""
     con.execute(TABLES)
-    known = set(
-        rows(
-            con,
-            "select schema_name || '.' || table_name, column_name from duckdb_columns() where schema_name = 'identity'",
-        )
-    )
     for table, columns in ADDED.items():
+        known = columns_of(con, table)
         for column in columns.split(", "):
-            if (table, column.split(" ")[0]) not in known:
+            if column.split(" ")[0] not in known:
                 con.execute(f"alter table {table} add column {column}")
     con.execute("update identity.membership set node = hash(record_key) where node is null")
 

@@ -71,7 +71,7 @@ def _write_all(con: DuckDBPyConnection, config: Config) -> None:
     con.execute(empty_current(config))
     for name in config.record_sources:
         con.execute(f"insert into records.current by name {effective_query(config, name)}")
-    replace_plain(con, "records.identifiers", identifiers_query(), {"record_key", "value"})
+    replace_plain(con, "records.identifiers", identifiers_query(), {"record_key", "value", "node"})
     changes.forget(con, changes.RECORDS)
 
 
@@ -121,8 +121,8 @@ def empty_current(config: Config) -> str:
     fields = "".join(f", {field} {kind}" for field, kind in _attribute_types(config).items())
     raw = ", ".join(f"{field} text" for field in config.attributes) or "none text"
     return f"""create or replace table records.current (
-        record_key text not null {PLAIN}, source text not null, source_key text not null, observed_at timestamptz,
-        clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text,
+        record_key text not null {PLAIN}, node ubigint not null, source text not null, source_key text not null,
+        observed_at timestamptz, clock text, ingested_at timestamptz, batch integer, _file integer, _line bigint, content_hash text,
         cleared text[], field_times map(text, timestamptz), doubtful text[],
         identifiers struct(namespace text, value text, raw text)[]{fields}, raw struct({raw}))"""
 
@@ -137,8 +137,8 @@ def effective_query(config: Config, name: str, *, few: bool = False) -> str:
         for field in config.attributes
     )
     fields = "".join(f", {field}" for field in source.attributes)
-    return f"""select {", ".join(FIXED)}, {literal(name)} as source, content_hash, cleared, field_times, doubtful,
-        identifiers{fields}, struct_pack({raw or "none := null::text"}) as raw
+    return f"""select {", ".join(FIXED)}, hash(record_key) as node, {literal(name)} as source, content_hash, cleared,
+        field_times, doubtful, identifiers{fields}, struct_pack({raw or "none := null::text"}) as raw
         from ({effective}) where not deleted{_still_delivered(name, source)}"""
 
 
@@ -227,8 +227,8 @@ def identifiers_query(where: str = "") -> str:
     """
     return f"""
         select record_key, source, i.namespace as namespace, i.value as value, min(i.raw) as raw_value,
-            any_value(observed_at) as observed_at, hash(i.namespace, i.value) as value_key, hash(record_key) as node
-        from (select record_key, source, observed_at, unnest(identifiers) as i from records.current {where})
+            any_value(observed_at) as observed_at, hash(i.namespace, i.value) as value_key, node
+        from (select record_key, node, source, observed_at, unnest(identifiers) as i from records.current {where})
         group by all"""
 
 
