@@ -19,14 +19,12 @@ from splink import DuckDBAPI, Linker
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
-from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import blocking, comparisons, components, edges, mixture, training
 from profile_pipeline.identity.clusters import build_clusters, published_quality
 from profile_pipeline.identity.edges import build_edges, scored_totals
 from profile_pipeline.identity.features import build_features
 from profile_pipeline.identity.linker import frequency_fields, load_frequencies, scoring_query
 from profile_pipeline.identity.model import active_model, ensure_model
-from profile_pipeline.identity.nodes import require_distinct
 from profile_pipeline.identity.refine import Bounds, Component, refine
 from profile_pipeline.identity.scoring import Scorer
 from profile_pipeline.warehouse import columns_of, connect, database_name, facts, rows, scratch
@@ -460,13 +458,6 @@ def test_splink_is_asked_once_for_a_model(tmp_path, monkeypatch):
             con.execute("delete from state.built where name = 'identity.edges'")
             build_edges(con, config())
             assert len(asked) == times + 1  # once under the version that is installed
-
-
-def test_two_record_keys_of_one_hash_stop_the_run():
-    with duckdb.connect() as con:
-        con.execute("create schema identity; create table identity.nodes as select 7 as node from range(2)")
-        with pytest.raises(PipelineError, match="the same hash"):
-            require_distinct(con)
 
 
 def test_a_clean_source_is_noticed(tmp_path):

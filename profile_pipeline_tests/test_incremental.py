@@ -22,6 +22,7 @@ from profile_pipeline import decisions, laws
 from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
+from profile_pipeline.errors import PipelineError
 from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
 from profile_pipeline.profile_ids import assign_profile_ids
 from profile_pipeline.records import changes as record_changes
@@ -321,6 +322,21 @@ def test_a_value_that_becomes_generic_counts_no_more_between_those_who_had_it() 
         Change({}, frozenset({"shop:00"}), {}, ()),
     ]
     assert_incremental_equals_full(history, rules(max_block=50))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["in the first run", "in a later one"])
+def test_two_record_keys_of_one_hash_stop_the_run(tmp_path: Path, after: bool) -> None:
+    nobody: Row = dict.fromkeys([*FIELDS, "card", "token"])
+    with warehouse(tmp_path / "w.duckdb", rules()) as con:
+        apply(con, Change({"crm:00": nobody}, frozenset(), {}, ()), 1)
+        if after:
+            nodes.build_nodes(con, rules())
+        apply(con, Change({"crm:01": nobody}, frozenset(), {}, ()), 2)
+        con.execute("update records.current set node = hash('crm:00')")
+        if after:
+            con.execute("update records.changes set key = 'crm:00'")
+        with pytest.raises(PipelineError, match="the same hash"):
+            nodes.build_nodes(con, rules())
 
 
 @pytest.mark.usefixtures("pretend")

@@ -35,8 +35,10 @@ from profile_pipeline.warehouse import (
 PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_namespaces)"
 """Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
-    select node from temp.nodes_now n full join (select node, content from identity.nodes {}) o using (node)
+    select node, place, coalesce(n.record_key <> o.record_key, false) as clash from temp.nodes_now n
+    full join (select node, content, record_key, rowid as place from identity.nodes {}) o using (node)
     where n.content is distinct from o.content"""
+"""Grain: one row a node that came, went or differs; `place` is its row from before, `clash` two keys with one hash."""
 RESTATED = "where node in (from temp.restated)"
 """Records and identities known from events that were written again, expired or came back."""
 EXPIRY_CHANGED = """
@@ -71,7 +73,7 @@ def build_nodes(con: DuckDBPyConnection, config: Config) -> None:
         if whole:
             con.execute("drop table if exists identity.changes")  # the queue of versions before 0.2
             replace_plain(con, "identity.nodes", _nodes_query(config), {"record_key"})
-            require_distinct(con)
+            _require_distinct(con, "select count(*) - count(distinct node) from identity.nodes")
             replace_table(con, "identity.generic_values", generic_query(config))
         else:
             _update(con, config, looked_at)
@@ -99,23 +101,27 @@ def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     """Write what changed; notes nodes that differ, and those with a value that became generic or is so no more."""
     replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
     replace_table(con, "temp.nodes_changed", CHANGED.format(looked_at))
-    con.execute("delete from identity.nodes where node in (from temp.nodes_changed)")
+    _require_distinct(
+        con,
+        """select (select count(*) - count(distinct node) from temp.nodes_now)
+            + (select count(*) filter (clash) from temp.nodes_changed)""",
+    )
+    con.execute("delete from identity.nodes where rowid in (select place from temp.nodes_changed)")
     con.execute("insert into identity.nodes from temp.nodes_now semi join temp.nodes_changed using (node)")
-    require_distinct(con, "where node in (from temp.nodes_changed)")
-    replace_table(con, "temp.suspects", suspects_query(config, "from temp.nodes_changed"))
+    replace_table(con, "temp.suspects", suspects_query(config, "select node from temp.nodes_changed"))
     replace_table(con, "temp.generic_now", generic_query(config, "temp.suspects"))
     if replace_table(con, "temp.flipped", FLIPPED):
-        con.execute(f"insert into temp.nodes_changed {_carriers_query(config)}")
+        con.execute(f"insert into temp.nodes_changed (node) {_carriers_query(config)}")
     replace_table(con, "identity.generic_values", "from temp.generic_now")
     for stage in ("features", "edges"):
-        changes.note(con, stage, "from temp.nodes_changed")
+        changes.note(con, stage, "select node from temp.nodes_changed")
     for table in ("nodes_now", "nodes_changed", "suspects", "generic_now", "flipped"):
         con.execute(f"drop table temp.{table}")
 
 
-def require_distinct(con: DuckDBPyConnection, new: str = "") -> None:
+def _require_distinct(con: DuckDBPyConnection, clashes: str) -> None:
     """`node` is a 64-bit hash of the record key; among 10 million records two are equal once in 370,000 data sets."""
-    if scalar(con, f"select count(*) - count(distinct node) from identity.nodes {new}"):
+    if scalar(con, clashes):
         raise PipelineError("two record keys have the same hash; add a letter to the name of one source")
 
 
