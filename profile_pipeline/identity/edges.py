@@ -189,20 +189,12 @@ def _score(scope: Scope, model: Model, scorer: Scorer) -> dict[str, Any]:
 
 
 def _show_features(scope: Scope, pairs: str = "") -> None:
-    """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs.
-
-    These are then in `involved`, with their keys.
-    """
+    """Let `features` be those of all records, or, where few are needed, of the records in a table of pairs."""
     shown = scope.table("features")
     if pairs:
-        ends = f"select join_key_l from {pairs} union all select join_key_r from {pairs}"
-        # where they are, not what they are: Splink takes its own copy of what it looks at
-        replace_table(
-            scope.work,
-            "involved",
-            f"select rowid as place, unique_id, record_key from {shown} where unique_id in ({ends})",
+        shown += (
+            f" where unique_id in (select join_key_l from {pairs} union all select join_key_r from {pairs})"
         )
-        shown += " where rowid in (select place from involved)"
     scope.work.execute(f"create or replace view features as select * from {shown}")
 
 
@@ -256,17 +248,12 @@ def _write_edges(scope: Scope, threshold: float) -> None:
         names = [rule.name for rule in scope.model.rules(scope.config)] if scope.model else []
         listed = ", ".join(literal(f"found by {name}") for name in names)
         evidence = f"[{listed}][match_key + 1]" if names else "'found by an own rule'"
-        records = "features" if scope.whole else "involved"
-        work.execute(f"insert into new_edges {_edges_query(scope, 'scored', records, threshold, evidence)}")
+        edges = _edges_query(scope, "scored", threshold, evidence, closure=False)
+        work.execute(f"insert into new_edges {edges}")
 
 
-def _edges_query(
-    scope: Scope, scored: str, records: str, threshold: float, evidence: str, *, closure: bool = False
-) -> str:
-    """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold.
-
-    `records` is a table with the keys of all that were scored.
-    """
+def _edges_query(scope: Scope, scored: str, threshold: float, evidence: str, *, closure: bool) -> str:
+    """Scored pairs as edges; under the same model a link stays one until it falls below the lower threshold."""
     band = scope.config.identity.matching.hysteresis
     model_id = scope.model.model_id if scope.model else ""
     before = f"""select hash(left_key), hash(right_key) from {scope.table("edges")}
@@ -276,7 +263,7 @@ def _edges_query(
     )
     return f"""
         with ends as (
-            select unique_id, record_key from {records}
+            select unique_id, record_key from {scope.table("features")}
             where unique_id in (select unnest([join_key_l, join_key_r]) from {scored})
         ), named as (
             select least(l.record_key, r.record_key) as left_key, greatest(l.record_key, r.record_key) as right_key,
@@ -292,7 +279,7 @@ def _edges_query(
 def _add_closures(scope: Scope, threshold: float) -> None:
     if scope.matches:
         evidence = literal(closures.CLOSED)
-        edges = _edges_query(scope, "closed", "involved", threshold, evidence, closure=True)
+        edges = _edges_query(scope, "closed", threshold, evidence, closure=True)
         scope.work.execute(f"insert into new_edges {edges}")
 
 
