@@ -223,7 +223,7 @@ def limited_query(bounds: dict[str, int], members: str) -> str:
     fields = [name.removeprefix("field:") for name in bounds if name.startswith("field:")]
     differing = "".join(
         f""" union all select n, {literal(f"field:{name}")}, {quote(name)}::text
-            from records.current join {members} using (node) where {quote(name)} is not null"""
+            from records.current join {members} using (record_key) where {quote(name)} is not null"""
         for name in fields
     )
     return f"""

@@ -36,11 +36,11 @@ PERSON = "split_part(record_key[7:], '=', 1) in (select namespace from person_na
 """Whether the key of an identity known from events is of a kind that names people."""
 CHANGED = """
     select node, place, coalesce(n.record_key <> o.record_key, false) as clash from temp.nodes_now n
-    full join (select node, content, record_key, rowid as place from identity.nodes {}) o using (node)
+    full join (select node, content, record_key, rowid as place from identity.nodes where {}) o using (node)
     where n.content is distinct from o.content"""
 """Grain: one row a node that came, went or differs; `place` is its row from before, `clash` two keys with one hash."""
-RESTATED = "where node in (from temp.restated)"
-"""Records and identities known from events that were written again, expired or came back."""
+RESTATED = "node in (from temp.restated)"
+"""Whether a record or an identity known from events was written again, expired or came back."""
 EXPIRY_CHANGED = """
     select hash(record_key) from (
         (from temp.expired_now except from identity.expired) union all (from identity.expired except from temp.expired_now)
@@ -100,7 +100,7 @@ def _restate_records(con: DuckDBPyConnection) -> bool:
 def _update(con: DuckDBPyConnection, config: Config, looked_at: str) -> None:
     """Write what changed; notes nodes that differ, and those with a value that became generic or is so no more."""
     replace_table(con, "temp.nodes_now", _nodes_query(config, looked_at))
-    replace_table(con, "temp.nodes_changed", CHANGED.format(looked_at))
+    replace_table(con, "temp.nodes_changed", CHANGED.format(looked_at or "true"))
     _require_distinct(
         con,
         """select (select count(*) - count(distinct node) from temp.nodes_now)
@@ -204,14 +204,11 @@ def _nodes_query(config: Config, looked_at: str = "") -> str:
     `content` is a hash of all that links, limits or is compared: two nodes with equal content act alike.
     """
     content = ", ".join(["source", "identifiers", *map(quote, _looked_at(config))])
-    records = (
-        f"({rows_where('records.current', looked_at.removeprefix('where '))})"
-        if looked_at
-        else "records.current"
-    )
+    records = f"({rows_where('records.current', looked_at)})" if looked_at else "records.current"
+    where = f"where {looked_at}" if looked_at else ""
     return f"""
         with stated as (
-            select record_key, node, sum(value_key::hugeint) as held from (from identity.subject_identifiers {looked_at})
+            select record_key, node, sum(value_key::hugeint) as held from (from identity.subject_identifiers {where})
             where record_key not in (from identity.expired) group by record_key, node
         )
         select record_key, source, 'record' as kind, hash({content}) as content, node from {records}

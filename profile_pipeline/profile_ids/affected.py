@@ -4,8 +4,8 @@ An id and a cluster are the same people when the same records are in both. Such 
 outside can claim the id or the cluster, so leaving it out changes no result. Cost follows what is left.
 
 After a revision all are islands. So when clusters were only brought up to date since, the records whose cluster was
-written again tell what to look at, all records of it before and now; when all were computed afresh, ids and clusters
-are compared.
+written again tell what to look at, with all others of that cluster, before and now; when all were computed afresh, ids
+and clusters are compared.
 """
 
 from duckdb import DuckDBPyConnection
@@ -46,11 +46,14 @@ def _touched_query(*, known: bool, pins: bool) -> str:
 def _nodes_query(found: str) -> str:
     """Nodes of ids and clusters (profile_id, cluster_key; either may be missing)."""
     return f"""
-        select node from identity.membership
-        where to_revision is null and profile_id in (select profile_id from ({found}) where profile_id is not null)
-        union
-        select node from identity.clusters
-        where cluster_key in (select cluster_key from ({found}) where cluster_key is not null)"""
+        from (
+            with found as materialized ({found})
+            select node from identity.membership
+            where to_revision is null and profile_id in (select profile_id from found where profile_id is not null)
+            union
+            select node from identity.clusters
+            where cluster_key in (select cluster_key from found where cluster_key is not null)
+        )"""
 
 
 def _compared_query() -> str:
