@@ -13,7 +13,7 @@ from profile_pipeline.warehouse import replace_table, scalar
 
 CLOSED = "not found by blocking; compared because others link both"
 UNFOUND = "(low ubigint not null, high ubigint not null, place ubigint)"
-"""Grain: one row a pair inside a piece that no blocking rule found, by its nodes."""
+"""Grain: one row a pair inside a piece that no blocking rule found; `place` is that of an edge from before that holds."""
 
 
 def write_components(work: DuckDBPyConnection, links: str) -> None:

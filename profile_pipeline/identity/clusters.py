@@ -55,6 +55,7 @@ create table if not exists identity.attachments (
     record_key text not null, node ubigint not null, namespace text, holder_key text, group_node ubigint not null);
 """
 NAMES = ("groups", "cut_links", "clusters", "attachments")
+TEMPORARY = ("touched", "gone", "numbered", "refined", "scored_links", "groups_now", "groups_differing")
 INSIDE = """
     with lefts as materialized (
         select component, left_node, right_node, type, strength, match_weight, accepted
@@ -94,15 +95,7 @@ def build_clusters(con: DuckDBPyConnection, config: Config) -> None:
         cut = _refine_all(con, config)
         _write_groups(con, cut, whole=whole)
         attach_lone_identities(con, config, whole=whole)
-        for name in (
-            "touched",
-            "gone",
-            "numbered",
-            "refined",
-            "scored_links",
-            "groups_now",
-            "groups_differing",
-        ):
+        for name in TEMPORARY:
             con.execute(f"drop table if exists temp.{name}")
         changes.forget(con, "clusters")
         full = mark if whole else last_full(con, "identity.clusters")

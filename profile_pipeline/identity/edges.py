@@ -283,9 +283,9 @@ def _add_closures(scope: Scope, threshold: float) -> None:
         scope.work.execute(f"insert into new_edges {edges}")
 
 
-STALE = """not closure and (
+STALE = """
     (type = 'probabilistic' and (left_node in (from changed) or right_node in (from changed)))
-    or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision')"""
+    or (type = 'deterministic' and value_key in (from stale_values)) or type = 'decision'"""
 """Condition: edges from before that `new_edges` replaces, closures apart."""
 
 

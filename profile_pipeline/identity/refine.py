@@ -31,10 +31,6 @@ class Tie:
         self.weight, self.pairs, self.linked = weight, pairs, linked
 
 
-Tied = tuple[int, int, Tie]
-"""Two groups by name, and what is between them."""
-
-
 class Group:
     """Nodes united so far, how many of them can be scored, and the limited values they hold.
 
@@ -94,7 +90,8 @@ def refine(component: Component, bounds: Bounds) -> tuple[list[list[int]], list[
         a, b = member[left], member[right]
         if a != b and _may_unite(groups, a, b, bounds):
             _unite(groups, member, a, b)
-    _agglomerate(groups, member, bounds, _tie(groups, member, component.scores))
+    _tie(groups, member, component.scores)
+    _agglomerate(groups, member, bounds)
     links = [*component.strong, *((left, right) for left, right, _, is_link in component.scores if is_link)]
     return [sorted(group.nodes) for group in groups.values()], _cut(groups, member, links, bounds)
 
@@ -111,10 +108,8 @@ def _singles(component: Component) -> dict[int, Group]:
     return groups
 
 
-def _tie(groups: dict[int, Group], member: dict[int, int], scores: Iterable[Score]) -> list[Tied]:
-    """All ties between groups, each once."""
+def _tie(groups: dict[int, Group], member: dict[int, int], scores: Iterable[Score]) -> None:
     lowest, highest = CLIP
-    found = []
     for left, right, weight, is_link in scores:
         a, b = member[left], member[right]
         if a == b:
@@ -123,24 +118,25 @@ def _tie(groups: dict[int, Group], member: dict[int, int], scores: Iterable[Scor
         ties = groups[a].ties
         tie = ties.get(b)
         if tie is None:
-            ties[b] = groups[b].ties[a] = tie = Tie(counted, 1, is_link)
-            found.append((a, b, tie))
+            ties[b] = groups[b].ties[a] = Tie(counted, 1, is_link)
         else:
             tie.weight += counted
             tie.pairs += 1
             tie.linked = tie.linked or is_link
-    return found
 
 
 Offer = tuple[float, int, int, int]
 """Two groups with a link that may unite: minus the average of their pairs, their names, and the size of both at the time."""
 
 
-def _agglomerate(
-    groups: dict[int, Group], member: dict[int, int], bounds: Bounds, tied: Iterable[Tied]
-) -> None:
+def _agglomerate(groups: dict[int, Group], member: dict[int, int], bounds: Bounds) -> None:
     """Best average first; groups are named by their smallest node, which also decides among equals."""
-    heap = [offer for a, b, tie in tied if tie.linked and (offer := _offer(groups, a, b, tie, bounds))]
+    heap = [
+        offer
+        for a, group in groups.items()
+        for b, tie in group.ties.items()
+        if a < b and tie.linked and (offer := _offer(groups, a, b, tie, bounds))
+    ]
     heapq.heapify(heap)
     while heap:
         _, a, b, size = heapq.heappop(heap)
