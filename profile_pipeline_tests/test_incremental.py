@@ -352,6 +352,19 @@ def test_an_identity_that_states_more_stays_with_its_holder() -> None:
 
 
 @pytest.mark.usefixtures("pretend")
+def test_an_identity_with_a_second_holder_leaves_the_first_and_comes_back() -> None:
+    """The groups of both stay as they are: only who is attached differs."""
+    nobody: Row = dict.fromkeys([*FIELDS, "card", "token"])
+    holders = {f"crm:0{n}": {**nobody, "given": name, "token": "t1"} for n, name in enumerate(("ann", "bob"))}
+    history = [
+        Change({"crm:00": holders["crm:00"]}, frozenset(), {"e1": [("token", "t1")]}, ()),
+        Change({"crm:01": holders["crm:01"]}, frozenset(), {}, ()),
+        Change({}, frozenset({"crm:01"}), {}, ()),
+    ]
+    assert_incremental_equals_full(history, rules())
+
+
+@pytest.mark.usefixtures("pretend")
 def test_identities_that_would_break_a_limit_are_not_attached() -> None:
     """Two addresses are the most: a third stays apart, one that is there already joins, and so does a second."""
     nobody: Row = dict.fromkeys([*FIELDS, "card", "token"])
