@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ PLAIN_MESSAGES = ("Malformed JSON", "Could not parse string")
 PLAIN = "using compression 'uncompressed'"
 """After the type of a column whose texts hardly repeat, such as keys: compressing them saves half the room and costs
 more time than all else about writing them, and reading them back costs time in every run. docs/adr/0013-plain-keys.md"""
+RUN_PATIENCE = 5.0
+"""Seconds a run waits for the project: a page that reads a score or a sensor that looks holds it for a moment."""
 _held: dict[Path, tuple[TextIO, int]] = {}
 _trials: set[int] = set()
 
@@ -340,15 +343,15 @@ def upstream(con: DuckDBPyConnection, names: Iterable[str]) -> list[str | None]:
 
 
 @contextmanager
-def run_lock(state: Path) -> Generator[None]:
+def run_lock(state: Path, *, patience: float = 0.0) -> Generator[None]:
     """Hold the project for one run; re-entrant inside a process, freed by the kernel when it dies.
 
-    Raises BusyError at once when another process runs: it names the process and since when.
+    Raises BusyError when another process still holds it after `patience` seconds: it names the process and since when.
     """
     path = state.resolve() / ".lock"
     file, depth = _held.get(path, (None, 0))
     if file is None:
-        file = _take(path)
+        file = _take(path, patience)
     _held[path] = (file, depth + 1)
     try:
         yield
@@ -360,12 +363,14 @@ def run_lock(state: Path) -> Generator[None]:
             file.close()
 
 
-def _take(path: Path) -> TextIO:
+def _take(path: Path, patience: float) -> TextIO:
     _private_folder(path.parent)
     file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    give_up = time.monotonic() + patience
+    while not _locked(file):
+        if time.monotonic() < give_up:
+            time.sleep(0.05)
+            continue
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
@@ -375,6 +380,14 @@ def _take(path: Path) -> TextIO:
     file.write(f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     file.flush()
     return file
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def scrubbed(error: Exception) -> PipelineError:

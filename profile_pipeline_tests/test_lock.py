@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
+import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
 from profile_pipeline.cli import app
 from profile_pipeline.cli.shell import BUSY
+from profile_pipeline.defs.resources import Warehouse
 from profile_pipeline.errors import BusyError
 from profile_pipeline.warehouse import connect, run_lock
 from profile_pipeline_tests.worlds import LINKED, REPOSITORY, run_command, write_rules
@@ -46,7 +50,7 @@ def held_elsewhere(state: Path, how: str = "lock") -> Iterator[subprocess.Popen[
             holder.kill()
 
 
-def test_a_second_run_ends_at_once_with_one_line_and_exit_code_75(tmp_path: Path) -> None:
+def test_a_second_run_ends_with_one_line_and_exit_code_75(tmp_path: Path) -> None:
     project = write_rules(tmp_path, LINKED)
     (project.data / "sources").mkdir(parents=True)
     with held_elsewhere(project.state) as holder:
@@ -58,6 +62,26 @@ def test_a_second_run_ends_at_once_with_one_line_and_exit_code_75(tmp_path: Path
         assert f"process {holder.pid}, since " in line
     assert not project.database.exists()
     assert not project.published.exists()
+
+
+def test_a_run_of_the_daemon_waits_for_a_page_or_a_sensor_that_only_looks(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as looking:
+        Timer(2, looking.kill).start()
+        run = Warehouse(database=str(tmp_path / "warehouse.duckdb"))
+        with dg.build_resources({"warehouse": run}):
+            assert looking.poll() is not None
+            _assert_held(tmp_path)
+
+
+def test_a_run_of_the_command_line_waits_too(tmp_path: Path) -> None:
+    project = write_rules(tmp_path, LINKED)
+    (project.data / "sources").mkdir(parents=True)
+    with held_elsewhere(project.state) as looking, ThreadPoolExecutor() as beside:
+        run = beside.submit(run_command, project, "run")
+        with pytest.raises(TimeoutError):
+            run.result(timeout=3)
+        looking.kill()
+        assert run.result().returncode != BUSY
 
 
 @pytest.mark.parametrize(

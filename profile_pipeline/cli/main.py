@@ -117,14 +117,15 @@ def run(
 
 def _run(project: Project, choices: dict[str, Any], *, quiet: bool, json_output: bool) -> int:
     from profile_pipeline import runs
-    from profile_pipeline.warehouse import run_lock
+    from profile_pipeline.warehouse import RUN_PATIENCE, run_lock
 
     config = load_config(project.rules)
     if not config.sources:
         raise PipelineError(
             "sources.yaml: no sources yet; `profile-pipeline sources infer FILE` proposes one"
         )
-    with run_lock(project.state), display.progress(console, enabled=not (quiet or json_output)) as progress:
+    shown = display.progress(console, enabled=not (quiet or json_output))
+    with run_lock(project.state, patience=RUN_PATIENCE), shown as progress:
         from profile_pipeline.defs.run import Options, run_graph
 
         before = runs.before(project)

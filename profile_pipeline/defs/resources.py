@@ -31,12 +31,12 @@ class Warehouse(DuckDBResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Warehouse"]:  # noqa: ARG002
-        """Hold the lock as long as the run has the resource; a second run fails at once and says why.
+        """Hold the lock as long as the run has the resource; a run beside another one fails and says why.
 
         After a batch was reverted or restored history is gone through again first, while no step has the file open.
         """
         database = Path(self.database)
-        with warehouse.run_lock(database.parent):
+        with warehouse.run_lock(database.parent, patience=warehouse.RUN_PATIENCE):
             if self.rules:
                 project = Project(rules=Path(self.rules), data=database.parent.parent)
                 try:

@@ -20,7 +20,7 @@ from profile_pipeline.config.project import Project
 from profile_pipeline.defs.automation import JOB
 from profile_pipeline.defs.graph import build_definitions
 from profile_pipeline.defs.history import close_dead_runs, quick_history
-from profile_pipeline.warehouse import run_lock
+from profile_pipeline.warehouse import RUN_PATIENCE, run_lock
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, its finished steps and its steps."""
@@ -124,11 +124,11 @@ def run_graph(
 ) -> Result:
     """Run every asset of a job once; blocking checks that fail leave what was published before live.
 
-    Raises BusyError at once when another process runs the project.
+    Raises BusyError when another process runs the project.
     """
     definitions = build_definitions(config, project)
     job = definitions.resolve_job_def(name)
-    with run_lock(project.state), instance_of(project) as instance:
+    with run_lock(project.state, patience=RUN_PATIENCE), instance_of(project) as instance:
         close_dead_runs(instance)
         run_id = dg.DagsterRun(job_name=name).run_id
         with _reporting(instance, run_id, _steps_by_stage(job), progress):
