@@ -20,7 +20,7 @@ from profile_pipeline.identity.generic import GENERIC
 from profile_pipeline.identity.refine import DECIDED_APART, LIMIT_BROKEN
 from profile_pipeline.identity.weights import Part, Score
 from profile_pipeline.warehouse import records_of
-from profile_pipeline_tests.town import HOSTILE, SWITCHBOARD, build_town, contents, run_town
+from profile_pipeline_tests.town import COUPLE, HOSTILE, SWITCHBOARD, build_town, contents, run_town
 from profile_pipeline_tests.worlds import ids_of, warehouse_of
 
 UNITED, PARTED = ("crm:a10", "crm:a11"), ("crm:a20", "crm:b20")
@@ -193,6 +193,23 @@ def test_at_most_twenty_rejected_links_and_the_rest_counted(
     assert short.rejected == whole.rejected[:1]
     assert short.rejected_count == whole.rejected_count
     assert f"the 1 of most weight of {whole.rejected_count}" in said(call(project, "explain", "crm:a30"))
+
+
+def test_an_identity_that_several_hold_says_why_it_joined_none(project: Project) -> None:
+    ids = ids_of(project)
+    click = ask(project, f"event:email={COUPLE}")
+    assert [(link.own_key, link.other_key) for link in click.rejected] == [
+        (f"event:email={COUPLE}", "crm:c0"),
+        (f"event:email={COUPLE}", "crm:c1"),
+    ]
+    assert {link.reason for link in click.rejected} == {
+        "2 profiles hold its identifiers: nobody can tell whose it is"
+    }
+    assert [link.other_profile_id for link in click.rejected] == [ids["crm:c0"], ids["crm:c1"]]
+    first, *_ = ask(project, "crm:c0").rejected
+    assert (first.kind, first.other_key) == ("attached", f"event:email={COUPLE}")
+    assert first.evidence == f"both carry email {COUPLE}"
+    assert "nobody can tell whose it is" in said(call(project, "explain", "crm:c1"))
 
 
 def test_generic_values_of_the_profile_are_named(project: Project) -> None:

@@ -23,7 +23,10 @@ from profile_pipeline.config.identity import IdentityRules
 from profile_pipeline.config.load import Config
 from profile_pipeline.config.sources import Attribute, Source
 from profile_pipeline.errors import PipelineError
+from profile_pipeline.explain.members import MEMBER_TABLE
+from profile_pipeline.explain.rejected import rejected
 from profile_pipeline.identity import blocking, clusters, comparisons, edges, features, model, nodes, scoring
+from profile_pipeline.identity.refine import LIMIT_BROKEN
 from profile_pipeline.profile_ids import assign_profile_ids
 from profile_pipeline.records import changes as record_changes
 from profile_pipeline.records.current import identifiers_query
@@ -386,7 +389,11 @@ def test_identities_that_would_break_a_limit_are_not_attached() -> None:
         apply(con, history[0], 1)
         resolve(con, rules(), afresh=True)
         attached = rows(con, "select record_key, holder_key from identity.attachments order by 1")
+        replace_table(con, MEMBER_TABLE, "select 'event:token=t1' as record_key")
+        [told], _ = rejected(con, rules())
     assert attached == [("event:token=t2", "shop:00"), ("event:token=t5", "crm:01")]
+    assert (told.other_key, told.evidence) == ("crm:00", "both carry token t1")
+    assert told.reason == f"{LIMIT_BROKEN}: together 3 values of mail, at most 2"
 
 
 @pytest.mark.usefixtures("pretend")

@@ -40,6 +40,8 @@ NEWS = """
     identifiers: {email: email}
 """
 SWITCHBOARD = "020 7946 0999"
+COUPLE = "both@x.org"
+"""The address of two people."""
 Fields = dict[str, str]
 
 
@@ -82,7 +84,8 @@ def town() -> list[Fields]:
     shared = [
         _person(PEOPLE + number, draw) | {"id": f"s{number}", "phone": SWITCHBOARD} for number in range(8)
     ]
-    return [*found, *shared, _person(99, draw) | {"id": HOSTILE}]
+    couple = [_person(200 + 3 * number, draw) | {"id": f"c{number}", "email": COUPLE} for number in range(2)]
+    return [*found, *shared, _person(99, draw) | {"id": HOSTILE}, *couple]
 
 
 def _person(number: int, draw: random.Random) -> Fields:
@@ -119,6 +122,6 @@ def _card(number: str, crm_id: str) -> Row:
 
 def clicks() -> str:
     """Newsletter clicks of people known by their address only."""
-    addresses = [row["email"] for row in town() if row["id"] in {"a1", "a3"}]
+    addresses = [row["email"] for row in town() if row["id"] in {"a1", "a3", "c0"}]
     lines = [f"n{n},2026-03-01T00:00:00Z,{email}" for n, email in enumerate(addresses)]
     return "\n".join(["id,moment,email", *lines, ""])

@@ -1,4 +1,4 @@
-"""Links that lead out of a profile and do not hold, each with the reason why."""
+"""Links that lead out of a profile and do not hold, and identities that did not join their holder, with the reason why."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +7,9 @@ from duckdb import DuckDBPyConnection
 
 from profile_pipeline.config.load import Config
 from profile_pipeline.explain.constraints import broken_limits
-from profile_pipeline.explain.links import pair_of, scores_of
+from profile_pipeline.explain.links import ATTACHED, pair_of, scores_of
 from profile_pipeline.explain.members import MEMBER_TABLE
+from profile_pipeline.identity.attach import lone_query
 from profile_pipeline.identity.edges import threshold_in_use
 from profile_pipeline.identity.refine import DECIDED_APART, LIMIT_BROKEN
 from profile_pipeline.identity.weights import Score
@@ -35,13 +36,14 @@ class RejectedLink:
 
 
 def rejected(con: DuckDBPyConnection, config: Config) -> tuple[tuple[RejectedLink, ...], int]:
-    """The rejected links of temp.explained of most weight, and how many there are in all."""
+    """The rejected links of temp.explained, those without a weight first and then by weight, and how many there are in all."""
+    unattached = [_unattached(con, config, row) for row in records_of(con, _unattached_query(config))]
     found = records_of(con, f"{_pairs_query()} limit {SHOWN}")
-    total = found[0]["total"] if found else 0
+    total = len(unattached) + (found[0]["total"] if found else 0)
     scores = scores_of(con, [{**row, "type": "probabilistic"} for row in found if row["model_id"]])
     threshold = threshold_in_use(con)
     links = [_link(row, _reason(con, config, row, threshold), scores.get(pair_of(row))) for row in found]
-    return tuple(links), total
+    return tuple([*unattached, *links][:SHOWN]), total
 
 
 def _link(row: dict[str, Any], reason: str, score: Score | None) -> RejectedLink:
@@ -56,6 +58,47 @@ def _link(row: dict[str, Any], reason: str, score: Score | None) -> RejectedLink
         score.words if score else row["evidence"] or "",
         score,
     )
+
+
+def _unattached_query(config: Config) -> str:
+    """Grain: one row an identity that joined nobody and a group that holds its identifiers, one of them in temp.explained."""
+    return f"""
+        with lone as materialized (
+            from ({lone_query(config)}) where node not in (select node from identity.attachments)
+        ), held as (
+            select value_key, node, record_key, namespace || ' ' || value as identifier
+            from identity.identifiers where value_key in (select value_key from lone)
+        ), holders as (
+            select lone.record_key as lone_key, lone.node as lone_node, g.group_node, min(h.record_key) as holder_key,
+                list(distinct identifier order by identifier) as identifiers
+            from lone join held h using (value_key) join identity.groups g on g.node = h.node
+            where h.record_key <> lone.record_key group by all
+        ), apart as (
+            select *, count(*) over (partition by lone_key) as holder_count,
+                lone_key in (from {MEMBER_TABLE}) as lone_own, holder_key in (from {MEMBER_TABLE}) as holder_own,
+                group_node in (select node from lone) as both_lone
+            from holders
+        )
+        select b.*, if(lone_own, lone_key, holder_key) as own_key, if(lone_own, holder_key, lone_key) as other_key,
+            m.profile_id as other_profile_id
+        from apart b left join ({MEMBERS}) m on m.record_key = if(lone_own, holder_key, lone_key)
+        where lone_own <> holder_own order by own_key, other_key"""
+
+
+def _unattached(con: DuckDBPyConnection, config: Config, row: dict[str, Any]) -> RejectedLink:
+    evidence = f"both carry {', '.join(row['identifiers'])}"
+    reason = _unattached_reason(con, config, row)
+    other = row["other_profile_id"]
+    return RejectedLink(row["own_key"], row["other_key"], other, ATTACHED, None, None, reason, evidence, None)
+
+
+def _unattached_reason(con: DuckDBPyConnection, config: Config, row: dict[str, Any]) -> str:
+    if row["holder_count"] > 1:
+        return f"{row['holder_count']} profiles hold its identifiers: nobody can tell whose it is"
+    if row["both_lone"]:
+        return "both are known from events only, and this does not link by itself"
+    broken = broken_limits(con, config, row["other_profile_id"])
+    return f"{LIMIT_BROKEN}: {'; '.join(broken) or 'together with others that hold it'}"
 
 
 def _pairs_query() -> str:

@@ -113,19 +113,9 @@ def _leave_crowding(con: DuckDBPyConnection, config: Config) -> None:
 
 def _only_holders_query(config: Config) -> str:
     """Grain: one row an identity whose identifiers exactly one other group holds."""
-    spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
-    listed = ", ".join(map(literal, spaces)) or "null"
     return f"""
-        with people as (select node, record_key from identity.nodes where kind = 'person'),
-        alone as (
-            select group_node as node from identity.groups
-            where group_node in (select node from people) group by group_node having count(*) = 1
-        ), lone as materialized (
-            select node, record_key, namespace, value_key
-            from people semi join alone using (node) join identity.subject_identifiers using (record_key)
-            where namespace in ({listed})
-                and value_key not in (select hash(namespace, value) from identity.generic_values)
-        ), held as materialized (
+        with lone as materialized ({lone_query(config)}),
+        held as materialized (
             select node, record_key, value_key from identity.identifiers where value_key in (select value_key from lone)
         )
         select lone.record_key, lone.node, min(lone.namespace) as namespace, min(h.record_key) as holder_key,
@@ -134,3 +124,19 @@ def _only_holders_query(config: Config) -> str:
         where h.record_key <> lone.record_key
         group by lone.record_key, lone.node
         having count(distinct g.group_node) = 1 and min(g.group_node) not in (select node from lone)"""
+
+
+def lone_query(config: Config) -> str:
+    """What may lead an identity by itself to its holder: (node, record_key, namespace, value_key), a row an identifier."""
+    spaces = [n for n, s in config.namespaces.items() if s.kind == "person" and not s.link and not s.unique]
+    listed = ", ".join(map(literal, spaces)) or "null"
+    return f"""
+        with people as (select node, record_key from identity.nodes where kind = 'person'),
+        alone as (
+            select group_node as node from identity.groups
+            where group_node in (select node from people) group by group_node having count(*) = 1
+        )
+        select node, record_key, namespace, value_key
+        from people semi join alone using (node) join identity.subject_identifiers using (record_key)
+        where namespace in ({listed})
+            and value_key not in (select hash(namespace, value) from identity.generic_values)"""
