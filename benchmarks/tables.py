@@ -53,7 +53,7 @@ def tables(results: Path) -> dict[str, str]:
         "speed": ("speed", speed_table), "incremental": ("speed", incremental_table),
         "churn": ("churn", churn_table), "profiles": ("profiles", profiles_table),
         "engagement": ("engagement", engagement_table),
-        "serve": ("serve", serve_table),
+        "serve": ("serve", serve_table), "scale": ("scale", scale_table),
     }  # fmt: skip
     found = {}
     for name, (file, make) in makers.items():
@@ -259,6 +259,22 @@ def churn_table(found: Json) -> str:
         "records that keep their id", "with smallest keys as ids",
     ]  # fmt: skip
     return markdown(titles, lines)
+
+
+def scale_table(found: Json) -> str:
+    """The whole graph on generated deliveries: seconds of every stage."""
+    stages, summary = found["stages"], found["summary"]
+    parts = {
+        "raw": ["raw"], "records": ["records"], "identity": ["identity"], "profiles": ["profiles"],
+        "audiences, metrics": ["audiences", "metrics"], "published": ["published", "shared"],
+    }  # fmt: skip
+    titles = ["source records", "events", *parts, "whole run", "again, no news", "peak GiB"]
+    seconds = [f"{sum(stages[stage] for stage in part):,.0f}" for part in parts.values()]
+    line = [
+        f"{summary['records']:,}", f"{summary['events']:,}", *seconds, f"{found['run_seconds']:,.0f}",
+        f"{found['run_again_seconds']:,.0f}", f"{found['peak_gib']:.1f}",
+    ]  # fmt: skip
+    return markdown(titles, [line])
 
 
 def share(value: float | None, digits: int = 4) -> str:

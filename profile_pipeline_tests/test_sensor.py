@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -139,10 +140,10 @@ def test_schedule_and_sensors_follow_publication_yaml(project: Project) -> None:
     )
 
 
-def dead_run(instance: dg.DagsterInstance, project: Project) -> str:
+def dead_run(instance: dg.DagsterInstance, project: Project, tags: dict[str, str] | None = None) -> str:
     """A run whose process was killed after its start."""
     job = build_definitions(load_config(project.rules), project).resolve_job_def(automation.JOB)
-    run = instance.create_run_for_job(job)
+    run = instance.create_run_for_job(job, tags=tags)
     instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, automation.JOB, message=""), run.run_id
     )
@@ -172,6 +173,66 @@ def test_a_look_closes_runs_whose_process_died_but_not_one_that_just_began(
         assert _status(instance, run_id) is dg.DagsterRunStatus.FAILURE
         told = [entry.dagster_event.message for entry in instance.all_logs(run_id) if entry.dagster_event]
         assert SILENT in told
+
+
+BY_SENSOR = {"dagster/sensor_name": "inbox"}
+
+
+@pytest.fixture
+def asked(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Tags of the runs that a look asks for, while a run counts as dead and as undone at once; and the instance."""
+    monkeypatch.setattr(automation, "STARTING_SECONDS", -1)
+    monkeypatch.setattr(automation, "RETRY_SECONDS", -1)
+    sensor = automation.inbox_sensor(load_config(project.rules), project)
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def look_again() -> list[dict[str, str]]:
+            found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+            return [request.tags for request in found.run_requests or []]
+
+        yield look_again, instance
+
+
+def test_a_run_that_failed_is_made_up_for_once(project: Project, asked: Any) -> None:
+    look_again, instance = asked
+    dead_run(instance, project, BY_SENSOR)
+    [tags] = look_again()
+    assert tags[automation.TRIGGER] == automation.MAKES_UP
+    dead_run(instance, project, {**BY_SENSOR, **tags})
+    assert look_again() == []
+    dead_run(instance, project, {"dagster/schedule_name": "nightly"})
+    assert len(look_again()) == 1
+
+
+def test_a_run_of_a_human_or_of_just_now_is_not_made_up_for(
+    project: Project, asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_again, instance = asked
+    dead_run(instance, project)
+    assert look_again() == []
+    run_id = dead_run(instance, project, BY_SENSOR)
+    monkeypatch.setattr(automation, "RETRY_SECONDS", 60)
+    assert look_again() == []
+    assert _status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+    monkeypatch.setattr(automation, "RETRY_SECONDS", -1)
+    instance.report_run_canceled(instance.get_run_by_id(run_id))
+    assert look_again() == []
+
+
+@pytest.mark.parametrize(("blocking", "runs"), [(True, 0), (False, 1)])
+def test_a_run_that_a_blocking_check_ended_has_done_its_work(asked: Any, blocking: bool, runs: int) -> None:
+    look_again, instance = asked
+
+    @dg.asset(check_specs=[dg.AssetCheckSpec("holds", asset="one", blocking=True)])
+    def one() -> Iterator[Any]:
+        if not blocking:
+            raise OSError("no space left on device")
+        yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False, check_name="holds")])
+
+    defs = dg.Definitions([one], jobs=[dg.define_asset_job(automation.JOB)])
+    job = defs.resolve_job_def(automation.JOB)
+    assert not job.execute_in_process(instance=instance, tags=BY_SENSOR, raise_on_error=False).success
+    assert len(look_again()) == runs
 
 
 # ---------------------------------------------------------------- end to end

@@ -1,4 +1,4 @@
-"""Dagster's history: quick to write, and without runs that ended without a word.
+"""Dagster's history: quick to write, without runs that ended without a word, and asked for what did not get done.
 
 A killed process leaves its run `started` in the history for ever.
 """
@@ -13,6 +13,10 @@ from typing import Any
 import dagster as dg
 
 SILENT = "its process ended without a word (killed, out of memory, or the machine went down); the next run makes up for it"
+BLOCKED = "DagsterAssetCheckFailedError"
+"""How Dagster ends a step whose blocking check did not hold; the check itself says why."""
+AUTOMATION = ("dagster/sensor_name", "dagster/schedule_name")
+"""Tags of runs that no human asked for."""
 UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -27,6 +31,26 @@ def close_dead_runs(instance: dg.DagsterInstance, *, older_than: float = 0.0) ->
     for record in dead:
         instance.report_run_failed(record.dagster_run, SILENT)
     return len(dead)
+
+
+def undone_run(instance: dg.DagsterInstance, job_name: str, *, before: float) -> dg.DagsterRun | None:
+    """The newest run of a job, where automation started it and it had failed before a time (seconds since 1970).
+
+    None also when all that stopped it were blocking checks: it did its work, and would do the same again.
+    """
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=1)
+    if not records or (records[0].end_time or before) >= before:
+        return None
+    run = records[0].dagster_run
+    failed = run.status is dg.DagsterRunStatus.FAILURE
+    asked_for = run.tags.keys().isdisjoint(AUTOMATION)
+    return run if failed and not asked_for and not _blocked(instance, run.run_id) else None
+
+
+def _blocked(instance: dg.DagsterInstance, run_id: str) -> bool:
+    failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    errors = [entry.dagster_event.step_failure_data.error for entry in failures if entry.dagster_event]
+    return bool(errors) and all(error and error.cls_name == BLOCKED for error in errors)
 
 
 @contextmanager

@@ -19,14 +19,12 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs.automation import JOB
 from profile_pipeline.defs.graph import build_definitions
-from profile_pipeline.defs.history import close_dead_runs, quick_history
+from profile_pipeline.defs.history import BLOCKED, close_dead_runs, quick_history
 from profile_pipeline.warehouse import RUN_PATIENCE, run_lock
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, its finished steps and its steps."""
 POLL_SECONDS = 0.2
-BLOCKED = "DagsterAssetCheckFailedError"
-"""How Dagster ends a step whose blocking check did not hold; the check itself says why."""
 WORKSPACE = "workspace.yaml"
 PUBLISHING = "published__generation"
 """The step that makes a generation live."""
