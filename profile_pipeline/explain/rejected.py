@@ -37,9 +37,10 @@ class RejectedLink:
 
 def rejected(con: DuckDBPyConnection, config: Config) -> tuple[tuple[RejectedLink, ...], int]:
     """The rejected links of temp.explained, those without a weight first and then by weight, and how many there are in all."""
-    unattached = [_unattached(con, config, row) for row in records_of(con, _unattached_query(config))]
+    lone = records_of(con, f"{_unattached_query(config)} limit {SHOWN}")
+    unattached = [_unattached(con, config, row) for row in lone]
     found = records_of(con, f"{_pairs_query()} limit {SHOWN}")
-    total = len(unattached) + (found[0]["total"] if found else 0)
+    total = sum(rows[0]["total"] for rows in (lone, found) if rows)
     scores = scores_of(con, [{**row, "type": "probabilistic"} for row in found if row["model_id"]])
     threshold = threshold_in_use(con)
     links = [_link(row, _reason(con, config, row, threshold), scores.get(pair_of(row))) for row in found]
@@ -69,7 +70,7 @@ def _unattached_query(config: Config) -> str:
             select value_key, node, record_key, namespace || ' ' || value as identifier
             from identity.identifiers where value_key in (select value_key from lone)
         ), holders as (
-            select lone.record_key as lone_key, lone.node as lone_node, g.group_node, min(h.record_key) as holder_key,
+            select lone.record_key as lone_key, g.group_node, min(h.record_key) as holder_key,
                 list(distinct identifier order by identifier) as identifiers
             from lone join held h using (value_key) join identity.groups g on g.node = h.node
             where h.record_key <> lone.record_key group by all
@@ -79,9 +80,9 @@ def _unattached_query(config: Config) -> str:
                 group_node in (select node from lone) as both_lone
             from holders
         )
-        select b.*, if(lone_own, lone_key, holder_key) as own_key, if(lone_own, holder_key, lone_key) as other_key,
-            m.profile_id as other_profile_id
-        from apart b left join ({MEMBERS}) m on m.record_key = if(lone_own, holder_key, lone_key)
+        select apart.*, if(lone_own, lone_key, holder_key) as own_key, if(lone_own, holder_key, lone_key) as other_key,
+            m.profile_id as other_profile_id, count(*) over () as total
+        from apart left join ({MEMBERS}) m on m.record_key = if(lone_own, holder_key, lone_key)
         where lone_own <> holder_own order by own_key, other_key"""
 
 
