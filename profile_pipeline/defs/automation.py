@@ -38,7 +38,8 @@ def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
     """Runs the graph when a file that a source claims is dropped into the inbox, and once more after a run that failed.
 
     A run that a schedule or this sensor started can die with its process, be interrupted, or find the disk full; what it was
-    started for would wait for the next one.
+    started for would wait for the next one. Dagster's own run retries begin at once, into the same trouble, and either leave
+    out every run that a step ended or repeat those that a blocking check ended.
     """
     status = (
         dg.DefaultSensorStatus.RUNNING if config.publication.automation else dg.DefaultSensorStatus.STOPPED
@@ -55,12 +56,11 @@ def inbox_sensor(config: Config, project: Project) -> dg.SensorDefinition:
         busy = run_in_progress(project)
         if not busy:
             close_dead_runs(context.instance, older_than=STARTING_SECONDS)
-        undone = _to_make_up_for(context.instance)
         seen = json.loads(context.cursor or "{}")
         waiting = settled_files(config, project)
         if any(seen.get(name) != mark for name, mark in waiting.items()):
             key, trigger = fingerprint(waiting), "inbox"
-        elif undone:
+        elif undone := _to_make_up_for(context.instance):
             key, trigger = f"{MAKES_UP} for {undone}", MAKES_UP
         else:
             return dg.SkipReason("nothing new in the inbox")

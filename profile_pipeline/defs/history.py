@@ -13,8 +13,6 @@ from typing import Any
 import dagster as dg
 
 SILENT = "its process ended without a word (killed, out of memory, or the machine went down); the next run makes up for it"
-BLOCKED = "DagsterAssetCheckFailedError"
-"""How Dagster ends a step whose blocking check did not hold; the check itself says why."""
 AUTOMATION = ("dagster/sensor_name", "dagster/schedule_name")
 """Tags of runs that no human asked for."""
 UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -43,14 +41,20 @@ def undone_run(instance: dg.DagsterInstance, job_name: str, *, before: float) ->
         return None
     run = records[0].dagster_run
     failed = run.status is dg.DagsterRunStatus.FAILURE
-    asked_for = run.tags.keys().isdisjoint(AUTOMATION)
-    return run if failed and not asked_for and not _blocked(instance, run.run_id) else None
+    by_hand = run.tags.keys().isdisjoint(AUTOMATION)
+    return run if failed and not by_hand and not _only_blocked(instance, run.run_id) else None
 
 
-def _blocked(instance: dg.DagsterInstance, run_id: str) -> bool:
-    failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    errors = [entry.dagster_event.step_failure_data.error for entry in failures if entry.dagster_event]
-    return bool(errors) and all(error and error.cls_name == BLOCKED for error in errors)
+def _only_blocked(instance: dg.DagsterInstance, run_id: str) -> bool:
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    failures = [entry.dagster_event for entry in entries if entry.dagster_event]
+    return bool(failures) and all(blocked(failure) for failure in failures)
+
+
+def blocked(failure: dg.DagsterEvent) -> bool:
+    """Whether a step failed because a blocking check did not hold; the check itself says why."""
+    error = failure.step_failure_data.error
+    return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
 
 
 @contextmanager

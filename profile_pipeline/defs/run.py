@@ -19,7 +19,7 @@ from profile_pipeline.config.load import Config
 from profile_pipeline.config.project import Project
 from profile_pipeline.defs.automation import JOB
 from profile_pipeline.defs.graph import build_definitions
-from profile_pipeline.defs.history import BLOCKED, close_dead_runs, quick_history
+from profile_pipeline.defs.history import blocked, close_dead_runs, quick_history
 from profile_pipeline.warehouse import RUN_PATIENCE, run_lock
 
 Progress = Callable[[str, int, int], None]
@@ -157,13 +157,11 @@ def _published(outcome: dg.ExecuteInProcessResult) -> bool:
 
 def _failure(outcome: dg.ExecuteInProcessResult) -> str:
     """Why a step, or the run around the steps, could not do its work; a check that blocks is no such failure."""
-    steps = [event.step_failure_data for event in outcome.all_events if event.is_step_failure]
-    for step in steps:
-        if step.error and step.error.cls_name == BLOCKED:
-            continue
+    failures = [event for event in outcome.all_events if event.is_step_failure]
+    for step in (event.step_failure_data for event in failures if not blocked(event)):
         told = step.user_failure_data and step.user_failure_data.description
         return (told or (step.error.message if step.error else "")).strip()
-    return "" if steps else _run_failure(outcome)
+    return "" if failures else _run_failure(outcome)
 
 
 def _run_failure(outcome: dg.ExecuteInProcessResult) -> str:
